@@ -1,0 +1,75 @@
+"""The decoder in plain float64 NumPy, written from the papers and from nothing in the package."""
+
+import numpy as np
+
+
+def rms_norm(x, scale):
+    return x / np.sqrt(np.mean(x**2, axis=-1, keepdims=True) + 1e-6) * scale
+
+
+def gelu(x):
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+def rotate(x, positions, base=10_000.0):
+    """x [T, H, C]: each pair (c, c + C/2) as a complex number, turned by position * base ** (-2 c / C)."""
+    half = x.shape[-1] // 2
+    turned = (x[..., :half] + 1j * x[..., half:]) * np.exp(
+        1j * positions[:, None, None] * base ** (-2 * np.arange(half) / x.shape[-1])
+    )
+    return np.concatenate([turned.real, turned.imag], axis=-1)
+
+
+def attention(query, key, value, segment_ids):
+    """[T, H, C] each: one query and one head at a time."""
+    out = np.zeros_like(value)
+    for t in range(len(query)):
+        seen = [s for s in range(t + 1) if segment_ids[s] == segment_ids[t]]
+        for h in range(query.shape[1]):
+            logits = key[seen, h] @ query[t, h] / np.sqrt(query.shape[-1])
+            weights = np.exp(logits - logits.max())
+            out[t, h] = weights @ value[seen, h] / weights.sum()
+    return out
+
+
+def block(x, p, segment_ids, positions):
+    """x [T, D]; p: parameters of one block."""
+    h = rms_norm(x, p["attention_norm"]["scale"])
+    query, key, value = np.einsum("td,dnhc->nthc", h, p["attention"]["qkv"]["kernel"])
+    mixed = attention(rotate(query, positions), rotate(key, positions), value, segment_ids)
+    x = x + np.einsum("thc,hcd->td", mixed, p["attention"]["out"]["kernel"])
+    h = rms_norm(x, p["mlp_norm"]["scale"])
+    hidden = np.einsum("td,dgf->gtf", h, p["mlp"]["up"]["kernel"])
+    hidden = gelu(hidden[0]) if len(hidden) == 1 else hidden[0] / (1 + np.exp(-hidden[0])) * hidden[1]
+    return x + hidden @ p["mlp"]["down"]["kernel"]
+
+
+def stack(x, p, segment_ids, positions):
+    for layer in range(len(p["attention_norm"]["scale"])):
+        x = block(x, _layer(p, layer), segment_ids, positions)
+    return x
+
+
+def _layer(tree, index):
+    return {k: _layer(v, index) if isinstance(v, dict) else v[index] for k, v in tree.items()}
+
+
+def decoder(p, fusion, tokens, mel, segment_ids, positions, starts):
+    """Logits [T, V] of one window; tokens [T + 1, K], mel [T + 1, M] with the frame before the window first."""
+    x = np.where(starts[:, None], p["bos"], p["embedding"][tokens[:-1, 0]])
+    x = rms_norm(x, p["token_norm"]["scale"])
+    if "mel_branch" in p:
+        branch = p["mel_branch"]
+        slices = np.where(starts[:, None], branch["null"], mel[:-1].astype(np.float64))
+        kernel = branch["stem"]["kernel"]
+        features = np.zeros((len(x), kernel.shape[2]))
+        for t in range(len(x)):
+            for back in range(min(len(kernel), positions[t] + 1)):
+                features[t] += slices[t - back] @ kernel[len(kernel) - 1 - back]
+        if "stack" in branch:
+            features = stack(features, branch["stack"]["blocks"], segment_ids, positions)
+        features = rms_norm(features, p["mel_norm"]["scale"])
+        fused = np.concatenate([x, features], axis=-1) if fusion == "concat" else features
+        x = (0 if fusion == "concat" else x) + fused @ p["fuse"]["kernel"]
+    x = stack(x, p["stack"]["blocks"], segment_ids, positions)
+    return rms_norm(x, p["head_norm"]["scale"]) @ p["head"]["kernel"]

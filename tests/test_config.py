@@ -1,0 +1,109 @@
+"""Configurations fail early, by name, and say what was meant."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wgpt_jax.config import Config, ModelConfig, config_from_dict, differences, flatten, load_config
+from wgpt_jax.errors import RequestError
+
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_configuration_loads_and_says_how_to_run_it(path):
+    assert isinstance(load_config(path), Config)
+    assert f"wgpt train configs/{path.name} " in path.read_text().split('"""')[1]
+
+
+def test_overrides_are_typed(tmp_path):
+    config = load_config(CONFIGS[0], ["--model.depth", "7", "--optimizer.learning-rate", "3e-4"])
+    assert config.model.depth == 7
+    assert config.optimizer.learning_rate == 3e-4
+
+
+@pytest.mark.parametrize("wrong", [["--model.detph", "7"], ["--model.depth", "seven"], ["--model.fusion", "concta"]])
+def test_wrong_override_exits_with_2(wrong, capsys):
+    with pytest.raises(SystemExit) as error:
+        load_config(CONFIGS[0], wrong)
+    assert error.value.code == 2
+    assert wrong[0] in capsys.readouterr().err
+
+
+def test_unknown_key_names_the_nearest(capsys):
+    with pytest.raises(SystemExit):
+        load_config(CONFIGS[0], ["--model.detph", "7"])
+    assert "--model.depth" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("config = 3", "must define `config`"),
+        ("x =", "failed: SyntaxError"),
+        ("from wgpt_jax.config import *\nconfig = Config(model=ModelConfig(detph=3))", "did you mean depth"),
+        ("from wgpt_jax.config import *\nconfig = Config(model=ModelConfig(depth='six'))", "model.depth: 'six' is not"),
+        ("from wgpt_jax.config import *\nconfig = Config(model=ModelConfig(mlp='relu'))", "one of gelu, swiglu"),
+        ("from wgpt_jax.config import *\nconfig = Config(model=ModelConfig(heads=7))", "model.heads: 7 heads"),
+        ("from wgpt_jax.config import *\nconfig = Config(model=ModelConfig(dropout=1.0))", "model.dropout: must be"),
+    ],
+)
+def test_broken_file_is_one_sentence(tmp_path, text, message):
+    file = tmp_path / "broken.py"
+    file.write_text(text)
+    with pytest.raises(RequestError, match=message):
+        load_config(file)
+
+
+def test_missing_file_names_the_nearest():
+    with pytest.raises(RequestError, match=r"did you mean .*paper_hybrid\.py"):
+        load_config(CONFIGS[0].parent / "paper_hybird.py")
+
+
+@given(depth=st.integers(1, 99), rate=st.floats(1e-6, 1.0), inputs=st.sampled_from(["tokens", "hybrid"]))
+def test_configurations_survive_json(depth, rate, inputs):
+    base = Config()
+    config = dataclasses.replace(
+        base,
+        model=dataclasses.replace(base.model, depth=depth, inputs=inputs),
+        optimizer=dataclasses.replace(base.optimizer, learning_rate=rate),
+    )
+    assert config_from_dict(dataclasses.asdict(config)) == config
+    assert set(differences(base, config)) <= {"model.depth", "model.inputs", "optimizer.learning_rate"}
+
+
+def test_stored_configuration_of_another_version_names_the_key():
+    fields = dataclasses.asdict(Config())
+    fields["model"]["dpeth"] = 3
+    with pytest.raises(RequestError, match=r"unknown key model\.dpeth; did you mean model\.depth"):
+        config_from_dict(fields)
+
+
+def test_every_key_has_a_help_text():
+    """--help is read from the source: a key without a docstring would stand there naked."""
+    text = (Path(__file__).parent.parent / "wgpt_jax/config.py").read_text()
+    lines = text.splitlines()
+    for key in flatten(Config()):
+        name = key.split(".")[1]
+        at = next(i for i, line in enumerate(lines) if line.startswith(f"    {name}: "))
+        assert lines[at + 1].strip().startswith('"""'), key
+
+
+def test_importing_training_and_evaluation_pulls_in_no_preparation_package():
+    code = (
+        "import sys, wgpt_jax; wgpt_jax.train, wgpt_jax.evaluate;"
+        "print([m for m in ('torch', 'transformers', 'librosa', 'tensorflow', 'tensorflow_datasets', 'scipy.signal',"
+        "'soundfile') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[]"
+
+
+def test_model_config_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        ModelConfig().depth = 3

@@ -1,0 +1,180 @@
+"""Evaluation counts every frame of every document once, whatever the windows, and says how sure it is."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from synthetic import markov_dataset, markov_document, markov_matrix, tiny_config, write_dataset
+
+from wgpt_jax.data.ngrams import count_ngrams
+from wgpt_jax.data.pipeline import evaluation_batches
+from wgpt_jax.data.records import pack_documents
+from wgpt_jax.data.windows import random_start, tile_record
+from wgpt_jax.evaluation import evaluate
+from wgpt_jax.scores import DocumentScores, SplitScores, paired_difference, ratio
+from wgpt_jax.training.loop import train
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("evaluation")
+    markov_dataset(folder / "data", train=20, validation=7, frames=(3, 300), max_frames=128)
+    train(tiny_config(training={"steps": 4}), folder / "data", folder / "run")
+    return folder / "run", folder / "data"
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    lengths=st.lists(st.integers(1, 90), min_size=1, max_size=8),
+    context=st.integers(1, 40),
+    max_frames=st.integers(2, 64),
+)
+def test_tiled_windows_hold_every_frame_once_with_the_one_before(lengths, context, max_frames):
+    rng = np.random.default_rng(0)
+    documents = {f"d{i}": markov_document(f"d{i}", n, markov_matrix(), rng) for i, n in enumerate(lengths)}
+    seen = {name: [] for name in documents}
+    for record in pack_documents(documents.values(), max_frames):
+        for _, window in tile_record(record, context):
+            for t in np.flatnonzero(window.weights):
+                segment = record.segments[window.segment_ids[t] - 1]
+                tokens = documents[segment.document].tokens
+                frame = len(seen[segment.document])
+                assert (window.tokens[t + 1] == tokens[frame]).all()
+                assert window.starts[t] == (frame == 0)
+                if frame:
+                    assert (window.tokens[t] == tokens[frame - 1]).all()
+                    assert (window.mel[t] == documents[segment.document].mel[frame - 1]).all()
+                seen[segment.document].append(frame)
+    assert {name: len(frames) for name, frames in seen.items()} == {n: len(d.tokens) for n, d in documents.items()}
+
+
+@given(frames=st.integers(1, 3000), context=st.integers(1, 1024), seed=st.integers(0, 99))
+def test_random_windows_stay_inside_the_record(frames, context, seed):
+    start = random_start(frames, context, np.random.default_rng(seed))
+    assert 0 <= start <= max(frames - context, 0)
+
+
+def test_random_windows_reach_edges_as_often_as_the_middle():
+    rng = np.random.default_rng(0)
+    covered = np.zeros(1000)
+    for _ in range(20_000):
+        start = random_start(1000, 200, rng)
+        covered[start : start + 200] += 1
+    assert covered.min() > 0.45 * covered.max()
+    assert abs(covered[0] / covered[500] - 1) < 0.1
+
+
+def test_summary_counts_each_document_and_frame_once(trained):
+    run, data = trained
+    result = evaluate(run, data, progress=False)
+    index_frames = json.loads((data / "index.json").read_text())["shards"][1]["frames"]
+    assert result.summary["frames"] == index_frames
+    assert result.summary["documents"] == 7
+    assert sum(row["frames"] for row in result.summary["by_position"]) == index_frames
+    assert result.summary["ppl"] == pytest.approx(math.exp(result.summary["nll"]))
+    assert result.summary["bits_per_second"] == pytest.approx(result.summary["nll"] / math.log(2) * 75)
+    assert set(result.summary["by_domain"]) == {"a", "b"}
+    assert 0 <= result.summary["top1"] <= result.summary["top10"] <= 1
+    written = json.loads((run / "evaluation/validation-4-original.json").read_text())
+    assert written == result.summary
+
+
+def test_the_batch_size_changes_no_score(trained, tmp_path):
+    run, data = trained
+    expected = evaluate(run, data, progress=False).summary
+    fields = json.loads((run / "run.json").read_text())
+    fields["config"]["training"]["batch"] = 3
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/run.json").write_text(json.dumps(fields))
+    (tmp_path / "run/checkpoints").symlink_to(run / "checkpoints")
+    ours = evaluate(tmp_path / "run", data, progress=False).summary
+    assert ours["nll"] == pytest.approx(expected["nll"], rel=1e-6)
+    assert ours["top10"] == expected["top10"]
+
+
+def test_null_mel_is_reported_as_such(trained):
+    run, data = trained
+    null = evaluate(run, data, mel="null", progress=False).summary
+    assert null["mel_source"] == "null"
+    assert null["nll"] != evaluate(run, data, progress=False).summary["nll"]
+
+
+def test_limit_takes_windows_from_the_whole_split(trained):
+    from wgpt_jax.data.index import load_index
+
+    _, data = trained
+    batches = list(evaluation_batches(data, load_index(data), "validation", 32, 4, limit=6))
+    assert [len(batch.origins) for batch in batches] == [4, 2]
+    assert batches[1].batch.tokens.shape[0] == 4, "the last batch is padded"
+    assert not batches[1].batch.weights[2:].any()
+
+
+def test_ratio_and_its_standard_error_match_a_bootstrap():
+    rng = np.random.default_rng(0)
+    counts = rng.integers(20, 400, 60)
+    sums = counts * (2 + rng.normal(size=60) * 0.3)
+    mean, stderr = ratio(list(sums), counts)
+    draws = rng.integers(60, size=(4000, 60))
+    bootstrap = sums[draws].sum(axis=1) / counts[draws].sum(axis=1)
+    assert mean == pytest.approx(sums.sum() / counts.sum())
+    assert stderr == pytest.approx(bootstrap.std(), rel=0.08)
+    assert math.isnan(ratio([1.0], np.array([5]))[1])
+
+
+def test_paired_difference_cancels_what_documents_share():
+    rng = np.random.default_rng(0)
+    first, second = SplitScores(1), SplitScores(1)
+    for i in range(50):
+        hardness = rng.normal()
+        first.documents[str(i)] = DocumentScores("x", 100, nll=100 * (3 + hardness) + rng.normal())
+        second.documents[str(i)] = DocumentScores("x", 100, nll=100 * (2.9 + hardness) + rng.normal())
+    mean, stderr = paired_difference(first, second)
+    assert mean == pytest.approx(0.1, abs=4 * stderr)
+    assert stderr < 0.01 < first.summary(75.0)["nll_stderr"]
+    second.documents["0"].frames = 99
+    with pytest.raises(ValueError, match="different frames"):
+        paired_difference(first, second)
+
+
+def test_ngrams_are_counts_over_predicted_frames(tmp_path):
+    rng = np.random.default_rng(0)
+    documents = [markov_document(f"d{i}", 50 + i, markov_matrix(), rng) for i in range(5)]
+    ngrams = count_ngrams(pack_documents(documents, max_frames=32), 16)
+    expected = np.zeros((17, 16), int)
+    for document in documents:
+        previous = 16
+        for token in document.tokens[:, 0]:
+            expected[previous, token] += 1
+            previous = token
+    np.testing.assert_array_equal(ngrams.pairs, expected)
+    np.testing.assert_allclose(ngrams.bigram().sum(axis=1), 1)
+    np.testing.assert_allclose(ngrams.unigram().sum(), 1)
+
+
+def test_a_split_that_is_not_there_is_named(trained, tmp_path):
+    from wgpt_jax.errors import RequestError
+
+    run, data = trained
+    with pytest.raises(RequestError, match="has no test split"):
+        evaluate(run, data, split="test")
+    with pytest.raises(RequestError, match="unknown split 'tset'"):
+        evaluate(run, data, split="tset")
+
+
+def test_bigram_baseline_is_scored_on_the_same_frames(tmp_path):
+    """A process in which each token follows from the last: the bigram model knows it, the unigram model cannot."""
+    rng = np.random.default_rng(0)
+    documents = []
+    for i in range(30):
+        document = markov_document(f"d{i}", 100, markov_matrix(), rng)
+        document.tokens[:, 0] = (document.tokens[0, 0] + np.arange(100)) % 16
+        documents.append(document)
+    write_dataset(tmp_path / "data", {"train": documents[:20], "validation": documents[20:]})
+    train(tiny_config("tokens", training={"steps": 1}), tmp_path / "data", tmp_path / "run")
+    summary = evaluate(tmp_path / "run", tmp_path / "data", progress=False).summary
+    assert summary["unigram_nll"] == pytest.approx(math.log(16), abs=0.01)
+    assert summary["bigram_nll"] < 0.15

@@ -1,0 +1,257 @@
+"""Training learns what there is to learn, resumes bit for bit, and refuses what does not belong together."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from synthetic import entropy_rate, markov_dataset, markov_matrix, tiny_config
+
+from wgpt_jax.data.index import load_index, save_index
+from wgpt_jax.errors import RequestError
+from wgpt_jax.evaluation import evaluate
+from wgpt_jax.parallel.mesh import make_mesh
+from wgpt_jax.runs import RunFolder
+from wgpt_jax.training.checkpoint import Checkpoints
+from wgpt_jax.training.logs import read_metrics
+from wgpt_jax.training.loop import train
+from wgpt_jax.training.optimizer import learning_rate, make_optimizer
+from wgpt_jax.training.state import abstract_state
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("markov")
+    markov_dataset(folder)
+    return folder
+
+
+def saved_state(config, run):
+    optimizer = make_optimizer(config.optimizer, config.training.steps)
+    with Checkpoints(RunFolder(run).checkpoints) as checkpoints:
+        return checkpoints.restore(abstract_state(config.model, optimizer, make_mesh(config.mesh)))
+
+
+def equal(first, second) -> bool:
+    return all(jax.tree.leaves(jax.tree.map(lambda a, b: bool(np.array_equal(a, b)), first, second)))
+
+
+def without_speed(path):
+    return [{k: v for k, v in row.items() if k != "frames_per_second"} for row in read_metrics(path)]
+
+
+# Everything random is on; 5 steps are not a whole epoch of the data.
+RANDOM = {"dropout": 0.1, "mel_dropout": 0.2, "mel_dropout_window": 0.1}
+
+
+def test_5_steps_and_5_resumed_are_10_steps_bit_for_bit(data, tmp_path, monkeypatch):
+    config = tiny_config(model=RANDOM)
+    assert train(config, data, tmp_path / "whole") == 10
+
+    # The interruption comes from a signal, as a user's Ctrl-C does, in the middle of the run.
+    from wgpt_jax.training import loop
+
+    real = loop._log_step
+
+    def interrupting(log, clock, step, metrics):
+        real(log, clock, step, metrics)
+        if step == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(loop, "_log_step", interrupting)
+    assert train(config, data, tmp_path / "halves") == 5
+    monkeypatch.setattr(loop, "_log_step", real)
+    assert train(config, data, tmp_path / "halves") == 10
+
+    whole, position = saved_state(config, tmp_path / "whole")
+    halves, resumed_position = saved_state(config, tmp_path / "halves")
+    assert position == resumed_position
+    assert equal(whole, halves)
+    assert without_speed(tmp_path / "whole/metrics.jsonl") == without_speed(tmp_path / "halves/metrics.jsonl")
+
+
+def test_a_killed_run_continues_from_its_last_checkpoint(data, tmp_path):
+    """kill -9 in the middle: the steps after the last save are done again, and the end is the same."""
+    config = tiny_config(model=RANDOM)
+    train(config, data, tmp_path / "whole")
+    script = f"""
+import os, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from synthetic import tiny_config
+from wgpt_jax.training import loop
+real = loop._log_step
+def dying(log, clock, step, metrics):
+    real(log, clock, step, metrics)
+    if step == 7:
+        os.kill(os.getpid(), 9)
+loop._log_step = dying
+if __name__ == "__main__":
+    loop.train(tiny_config(model={RANDOM!r}), {str(data)!r}, {str(tmp_path / "killed")!r})
+"""
+    file = tmp_path / "dying.py"
+    file.write_text(script)
+    assert subprocess.run([sys.executable, str(file)], capture_output=True).returncode == -9
+    assert [row["step"] for row in read_metrics(tmp_path / "killed/metrics.jsonl")][-1] == 7
+    assert train(config, data, tmp_path / "killed") == 10
+    assert equal(saved_state(config, tmp_path / "whole"), saved_state(config, tmp_path / "killed"))
+    assert without_speed(tmp_path / "whole/metrics.jsonl") == without_speed(tmp_path / "killed/metrics.jsonl")
+
+
+def test_data_workers_change_no_batch(data, tmp_path):
+    threads = tiny_config(training={"steps": 3})
+    train(threads, data, tmp_path / "threads")
+    train(dataclasses.replace(threads, data=dataclasses.replace(threads.data, workers=1)), data, tmp_path / "workers")
+    assert equal(saved_state(threads, tmp_path / "threads"), saved_state(threads, tmp_path / "workers"))
+
+
+def test_one_batch_is_learned_by_heart(tmp_path):
+    markov_dataset(tmp_path / "one", train=1, frames=(30, 31), validation=1)
+    config = tiny_config(
+        model={"width": 32, "hidden": 64},
+        training={"steps": 300, "batch": 1, "eval_every": 0},
+        optimizer={"learning_rate": 1e-2, "weight_decay": 0.0},
+        logging={"every": 50},
+        checkpoint={"every": 300},
+    )
+    train(config, tmp_path / "one", tmp_path / "run")
+    assert read_metrics(tmp_path / "run/metrics.jsonl")[-1]["loss"] < 0.02
+
+
+@pytest.mark.parametrize("inputs", ["tokens", "hybrid"])
+def test_a_markov_source_is_learned_to_its_entropy(inputs, tmp_path):
+    """The source's entropy is known; the mel here is noise, which must cost the hybrid next to nothing."""
+    markov_dataset(tmp_path / "data", train=100, validation=40, frames=(200, 600))
+    config = tiny_config(
+        inputs,
+        model={"width": 32, "hidden": 64, "depth": 1},
+        training={"steps": 500, "batch": 16, "eval_every": 0},
+        optimizer={"learning_rate": 1e-2, "warmup": 20},
+        logging={"every": 100},
+        checkpoint={"every": 500},
+    )
+    train(config, tmp_path / "data", tmp_path / "run")
+    summary = evaluate(tmp_path / "run", tmp_path / "data", progress=False).summary
+    entropy = entropy_rate(markov_matrix())
+    assert entropy - 3 * summary["nll_stderr"] < summary["nll"] < 1.03 * entropy
+    assert summary["bigram_nll"] == pytest.approx(entropy, rel=0.03), "the bigram model is the true model of this source"
+
+
+def test_learning_rate_rises_and_falls_as_configured():
+    config = tiny_config(optimizer={"learning_rate": 1e-3, "warmup": 10, "final_fraction": 0.1}).optimizer
+    schedule = learning_rate(config, 100)
+    assert [float(schedule(step)) for step in (0, 5, 10, 100)] == pytest.approx([0, 5e-4, 1e-3, 1e-4], rel=1e-5)
+
+
+def test_weight_decay_spares_embeddings_and_norms():
+    config = tiny_config()
+    from wgpt_jax.training.optimizer import decayed
+
+    state = abstract_state(config.model, make_optimizer(config.optimizer, 10), make_mesh(config.mesh))
+    for path, flag in jax.tree_util.tree_leaves_with_path(decayed(state.params)):
+        assert flag == ("kernel" in jax.tree_util.keystr(path)), jax.tree_util.keystr(path)
+
+
+def test_checkpoints_keep_the_latest_and_the_best(data, tmp_path):
+    config = tiny_config(
+        training={"steps": 12, "eval_every": 2}, checkpoint={"every": 2, "keep": 2}, optimizer={"learning_rate": 1.0}
+    )
+    train(config, data, tmp_path / "run")
+    rows = [row for row in read_metrics(tmp_path / "run/metrics.jsonl") if row["kind"] == "validation"]
+    best = min(rows, key=lambda row: row["nll"])["step"]
+    with Checkpoints(tmp_path / "run/checkpoints") as checkpoints:
+        assert set(checkpoints.steps) == {10, 12, best}
+        assert checkpoints.best_step == best
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    train(tiny_config(), data, folder)
+    return folder
+
+
+def test_run_folder_of_another_configuration_is_refused(data, run):
+    with pytest.raises(RequestError, match=r"model.depth is 2 there and 3 here"):
+        train(tiny_config(model={"depth": 3}), data, run)
+
+
+def test_more_steps_continue_a_finished_run(data, tmp_path):
+    train(tiny_config(training={"steps": 4}), data, tmp_path / "run")
+    assert train(tiny_config(training={"steps": 6}), data, tmp_path / "run") == 6
+
+
+def test_other_data_is_refused_for_a_run(run, tmp_path):
+    markov_dataset(tmp_path / "other", seed=9)
+    with pytest.raises(RequestError, match="was trained on other data"):
+        train(tiny_config(), tmp_path / "other", run)
+
+
+@pytest.mark.parametrize("what", ["codec", "mel"])
+def test_data_of_another_codec_or_mel_is_refused(data, run, tmp_path, what):
+    index = load_index(data)
+    if what == "codec":
+        index = dataclasses.replace(index, codec=dataclasses.replace(index.codec, fingerprint="0ther"))
+    else:
+        index = dataclasses.replace(index, mel=dataclasses.replace(index.mel, n_fft=512))
+    for name in ("ngrams.npz", *(shard.file for shard in index.shards)):
+        (tmp_path / name).symlink_to(data / name)
+    save_index(index, tmp_path)
+    with pytest.raises(RequestError, match=f"made with another {what}"):
+        evaluate(run, tmp_path)
+    with pytest.raises(RequestError, match=f"made with another {what}"):
+        train(tiny_config(), tmp_path, run)
+
+
+def test_model_that_does_not_fit_the_data_is_refused(data, tmp_path):
+    with pytest.raises(RequestError, match="set --model.vocabulary 16"):
+        train(tiny_config(model={"vocabulary": 1024}), data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_shard_is_named(data, tmp_path):
+    for file in data.iterdir():
+        if not file.name.startswith("validation"):
+            (tmp_path / file.name).symlink_to(file)
+    with pytest.raises(RequestError, match="validation-00000.array_record is missing"):
+        load_index(tmp_path)
+
+
+def test_damaged_checkpoint_is_one_sentence(run, data, tmp_path):
+    import shutil
+
+    shutil.copytree(run, tmp_path / "run")
+    for step in (tmp_path / "run/checkpoints").iterdir():
+        for file in (step / "params").rglob("*"):
+            if file.is_file():
+                file.write_bytes(b"")
+    with pytest.raises(RequestError, match="cannot be read"):
+        evaluate(tmp_path / "run", data)
+
+
+def test_evaluation_needs_a_run_and_a_checkpoint(data, run, tmp_path):
+    with pytest.raises(RequestError, match="is no run folder"):
+        evaluate(tmp_path, data)
+    (tmp_path / "run.json").write_text((run / "run.json").read_text())
+    with pytest.raises(RequestError, match="no checkpoint in"):
+        evaluate(tmp_path, data)
+    with pytest.raises(RequestError, match="no checkpoint of step 7"):
+        evaluate(run, data, step=7)
+
+
+def test_run_of_a_newer_version_is_refused(run, data, tmp_path):
+    fields = json.loads((run / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps({**fields, "version": 99}))
+    with pytest.raises(RequestError, match="is of version 99"):
+        evaluate(tmp_path, data)
+
+
+def test_signals_do_not_outlive_training(data, run):
+    before = signal.getsignal(signal.SIGINT)
+    train(tiny_config(), data, run)
+    assert signal.getsignal(signal.SIGINT) is before

@@ -1,0 +1,139 @@
+"""The ``wgpt`` command."""
+
+import dataclasses
+import difflib
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from wgpt_jax.command import guarded, run_command
+from wgpt_jax.config import Config, read_config_file
+from wgpt_jax.errors import RequestError
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainArgs:
+    """Trains a model, or continues a run: the same line again resumes where it stopped, bit for bit.
+
+    CONFIG-FILE holds the experiment (see configs/); every key of it can be overridden by a flag.
+    """
+
+    config_file: tyro.conf.Positional[Path]
+    """Python file that defines `config`, for example configs/demo_hybrid.py."""
+    data: Path
+    """Folder made by tools/prepare_audio.py."""
+    workdir: Path
+    """Run folder: checkpoints, metrics, plots. Made if it is not there."""
+    config: Annotated[Config, tyro.conf.arg(name="")] = Config()  # noqa: RUF009 (frozen)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateArgs:
+    """Scores a run on every document of a split: NLL, perplexity, accuracy, beside n-gram baselines."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder made by `wgpt train`."""
+    data: Path
+    """Folder made by tools/prepare_audio.py with the run's codec and mel."""
+    split: Literal["train", "validation", "test"] = "validation"
+    """Split to score."""
+    step: str = "latest"
+    """Checkpoint: a step, `latest`, or `best` (lowest validation NLL while training)."""
+    mel: Literal["original", "null"] = "original"
+    """What a hybrid reads: the original's mel (an NLL conditional on side information), or the null mel everywhere."""
+    json: bool = False
+    """Print one JSON object and nothing else."""
+
+
+def train_command(argv: Sequence[str]) -> int:
+    """``wgpt train``: the configuration file is read first, so that its values are the flags' defaults."""
+
+    def main(args: TrainArgs) -> None:
+        from wgpt_jax.training.loop import train  # after --help, which needs no JAX
+
+        train(args.config, args.data, args.workdir)
+
+    if not argv or argv[0].startswith("-"):
+        return run_command(main, TrainArgs, argv, prog="wgpt train")
+
+    def with_file() -> None:
+        default = TrainArgs(
+            config_file=Path(argv[0]),
+            data=tyro.MISSING,
+            workdir=tyro.MISSING,
+            config=read_config_file(argv[0]),
+        )
+        main(tyro.cli(TrainArgs, args=list(argv), default=default, prog="wgpt train"))
+
+    return guarded(with_file)
+
+
+def evaluate_command(argv: Sequence[str]) -> int:
+    """``wgpt evaluate``."""
+
+    def main(args: EvaluateArgs) -> None:
+        from wgpt_jax.evaluation import evaluate, format_table
+
+        if args.step not in ("latest", "best") and not args.step.isdigit():
+            raise RequestError(f"--step {args.step!r} is no step; give a number, latest or best")
+        step = int(args.step) if args.step.isdigit() else args.step
+        result = evaluate(args.run, args.data, args.split, step=step, mel=args.mel, progress=not args.json)
+        print(json.dumps(result.summary) if args.json else format_table(result.summary))
+
+    return run_command(main, EvaluateArgs, argv, prog="wgpt evaluate")
+
+
+def demo_command(argv: Sequence[str]) -> int:
+    """``wgpt demo``."""
+    from wgpt_jax.demo import DemoArgs, demo
+
+    return run_command(demo, DemoArgs, argv, prog="wgpt demo")
+
+
+COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
+    "demo": (demo_command, "everything end to end, offline, in minutes on a CPU"),
+    "train": (train_command, "train a model, or continue a run"),
+    "evaluate": (evaluate_command, "score a run on a split of prepared data"),
+}
+
+
+def usage() -> str:
+    """The overview that ``wgpt --help`` prints."""
+    rows = [f"  {name:10} {text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: wgpt COMMAND [flags]    (wgpt COMMAND --help lists the flags)",
+            "",
+            *rows,
+            "",
+            "prepare audio first: python tools/prepare_audio.py AUDIO OUT   (README.md has the whole way)",
+        ]
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs ``wgpt COMMAND ...``; returns the exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    # XLA and Orbax write chatter to stderr that tells a user nothing.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if argv else 2
+    name, *rest = argv
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        print(f"error: no command {name!r}" + (f"; did you mean {near[0]}?" if near else ""), file=sys.stderr)
+        print(usage(), file=sys.stderr)
+        return 2
+    return COMMANDS[name][0](rest)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

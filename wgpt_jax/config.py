@@ -1,0 +1,291 @@
+"""The configuration of an experiment: frozen dataclasses, loaded from ``configs/NAME.py``, overridden by flags."""
+
+import dataclasses
+import difflib
+import json
+import re
+import runpy
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from wgpt_jax.errors import RequestError
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The network. One decoder; ``inputs`` says whether it also reads the mel slice."""
+
+    inputs: Literal["tokens", "hybrid"] = "hybrid"
+    """tokens: the coarse token alone. hybrid: the coarse token and the mel slice of the same frame."""
+    width: int = 256
+    """Channels of the decoder's residual stream, D."""
+    depth: int = 4
+    """Blocks of the decoder, L."""
+    heads: int = 4
+    """Attention heads of the decoder, H; width / heads must be even."""
+    hidden: int = 1024
+    """Hidden channels of the decoder's MLP, F."""
+    mlp: Literal["gelu", "swiglu"] = "gelu"
+    """Activation of the MLP; swiglu has three matrices instead of two."""
+    mel_width: int = 96
+    """Channels of the mel branch."""
+    mel_depth: int = 2
+    """Blocks of the mel branch; 0 leaves the convolution alone."""
+    mel_heads: int = 2
+    """Attention heads of the mel branch."""
+    mel_kernel: int = 3
+    """Slices that the mel branch's causal convolution sees, the newest one included."""
+    fusion: Literal["concat", "add"] = "concat"
+    """How the two normalised streams meet: concatenated and projected (the paper), or projected and added."""
+    embedding_std: float = 1.0
+    """Standard deviation of the token embedding at initialisation; tune it for every arm alike."""
+    mel_dropout: float = 0.0
+    """Probability that the null mel replaces a slice during training."""
+    mel_dropout_window: float = 0.0
+    """Probability that the null mel replaces every slice of a window during training."""
+    dropout: float = 0.0
+    """Dropout of each block's two residual branches during training."""
+    rope_base: float = 10_000.0
+    """Base of the rotary position embedding."""
+    vocabulary: int = 1024
+    """Entries of the coarse codebook, V; must be the codec's."""
+    mel_bands: int = 64
+    """Mel bands M; must be the data's."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Compute type; auto is bfloat16 on TPU and GPU, float32 on CPU. Parameters are always float32."""
+    remat: Literal["none", "dots", "full"] = "none"
+    """What a block recomputes in the backward pass: nothing, all but matrix products, everything."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """How prepared records become batches."""
+
+    context: int = 512
+    """Frames to predict per window, T."""
+    workers: int = 0
+    """Processes that read and decode; 0 uses threads of the training process."""
+    shuffle_seed: int = 0
+    """Seed of the order of records and of the random windows."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """How long and how much."""
+
+    steps: int = 10_000
+    """Optimiser steps."""
+    batch: int = 32
+    """Windows per step over all devices and hosts, B."""
+    seed: int = 0
+    """Seed of the initialisation and of everything random in a step."""
+    eval_every: int = 500
+    """Steps between evaluations on the validation split; 0 for none."""
+    eval_windows: int = 256
+    """Windows per such evaluation (``wgpt evaluate`` uses all); 0 for all."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with warm-up and cosine decay, gradients clipped."""
+
+    learning_rate: float = 1e-3
+    """Peak learning rate."""
+    final_fraction: float = 0.1
+    """Learning rate at the last step as a fraction of the peak."""
+    warmup: int = 200
+    """Steps from zero to the peak."""
+    beta1: float = 0.9
+    """Decay of AdamW's mean of gradients."""
+    beta2: float = 0.95
+    """Decay of AdamW's mean of squared gradients."""
+    epsilon: float = 1e-8
+    """AdamW's guard against division by zero."""
+    weight_decay: float = 0.1
+    """Decoupled decay of matrix kernels; embeddings, norms and biases are not decayed."""
+    clip: float = 1.0
+    """Largest global norm of the gradient."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """When state is saved and what is kept."""
+
+    every: int = 500
+    """Steps between checkpoints; the last step and an interrupted one are always saved."""
+    keep: int = 2
+    """Latest checkpoints kept, besides the best by validation NLL."""
+    keep_every: int = 0
+    """Keeps every n-th step for good; 0 for none."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each mesh axis; -1 takes what is left."""
+
+    data: int = -1
+    """Copies of the model, each with its part of the batch."""
+    fsdp: int = 1
+    """Devices that share parameters and optimiser state, and split the batch further."""
+    tensor: int = 1
+    """Devices that split heads, hidden channels and vocabulary."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LoggingConfig:
+    """What is written while training."""
+
+    every: int = 20
+    """Steps between lines of metrics.jsonl."""
+    tensorboard: bool = True
+    """Also write TensorBoard event files."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything that defines an experiment, except where its data and its run folder are."""
+
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    training: TrainingConfig = TrainingConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    mesh: MeshConfig = MeshConfig()
+    logging: LoggingConfig = LoggingConfig()
+
+    def validate(self) -> "Config":
+        """Checks what types cannot say; returns itself.
+
+        Raises:
+            RequestError: naming the first key whose value cannot work.
+        """
+        m, d, t, o = self.model, self.data, self.training, self.optimizer
+        rules = [
+            ("model.heads", m.heads > 0 and m.width % m.heads == 0 and (m.width // m.heads) % 2 == 0,
+             f"{m.heads} heads must divide model.width {m.width} into parts of even size"),
+            ("model.mel_heads", m.mel_depth == 0 or (m.mel_heads > 0 and m.mel_width % m.mel_heads == 0
+                                                     and (m.mel_width // m.mel_heads) % 2 == 0),
+             f"{m.mel_heads} heads must divide model.mel_width {m.mel_width} into parts of even size"),
+            ("model.depth", m.depth > 0, "must be at least 1"),
+            ("model.mel_kernel", m.mel_kernel > 0, "must be at least 1"),
+            *[(f"model.{name}", 0 <= getattr(m, name) < 1, "must be in [0, 1)")
+              for name in ("mel_dropout", "dropout")],
+            ("model.mel_dropout_window", 0 <= m.mel_dropout_window <= 1, "must be in [0, 1]"),
+            ("data.context", d.context > 0, "must be at least 1"),
+            ("training.steps", t.steps > 0, "must be at least 1"),
+            ("training.batch", t.batch > 0, "must be at least 1"),
+            ("optimizer.learning_rate", o.learning_rate > 0, "must be positive"),
+            ("optimizer.clip", o.clip > 0, "must be positive"),
+            ("checkpoint.every", self.checkpoint.every > 0, "must be at least 1"),
+            ("checkpoint.keep", self.checkpoint.keep > 0, "must be at least 1"),
+            ("logging.every", self.logging.every > 0, "must be at least 1"),
+        ]  # fmt: skip
+        for key, holds, why in rules:
+            if not holds:
+                raise RequestError(f"{key}: {why}")
+        return self
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Loads ``config`` from a Python file and applies ``--group.key value`` overrides.
+
+    Raises:
+        RequestError: if the file is missing, fails, or defines no valid ``config``; SystemExit(2), with the nearest
+            key named, if an override is unknown or ill-typed.
+    """
+    config = read_config_file(path)
+    if overrides:
+        config = tyro.cli(Config, default=config, args=list(overrides), prog=str(path))
+    return config.validate()
+
+
+def read_config_file(path: str | Path) -> Config:
+    """Runs a configuration file and returns its ``config``, unchecked."""
+    path = Path(path)
+    if not path.is_file():
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.py")], n=1)
+        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
+        raise RequestError(f"no configuration file {path}{hint}")
+    try:
+        config = runpy.run_path(str(path)).get("config")
+    except Exception as error:
+        raise RequestError(f"{path} failed: {type(error).__name__}: {error}{_meant(error)}") from error
+    if not isinstance(config, Config):
+        raise RequestError(f"{path} must define `config`, a wgpt_jax.config.Config")
+    return config_from_dict(dataclasses.asdict(config))  # checks the types
+
+
+def _meant(error: Exception) -> str:
+    """The nearest key, where the error is about an unknown one."""
+    found = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    if not found or "Did you mean" in str(error):
+        return ""
+    near = difflib.get_close_matches(found[1], {key.split(".")[1] for key in flatten(Config())}, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def config_to_json(config: Config) -> str:
+    """The resolved configuration as indented JSON."""
+    return json.dumps(dataclasses.asdict(config), indent=1) + "\n"
+
+
+def config_from_dict(fields: Mapping[str, Any], cls: type = Config, where: str = "") -> Any:
+    """Builds a configuration from nested mappings, as read back from JSON.
+
+    Raises:
+        RequestError: naming an unknown or ill-typed key, with the nearest known name.
+    """
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for key, value in fields.items():
+        if key not in hints:
+            near = difflib.get_close_matches(key, hints, n=1)
+            raise RequestError(f"unknown key {where}{key}" + (f"; did you mean {where}{near[0]}?" if near else ""))
+        hint = hints[key]
+        if dataclasses.is_dataclass(hint):
+            values[key] = config_from_dict(value, hint, f"{where}{key}.")
+        elif not _is_of_type(value, hint):
+            raise RequestError(f"{where}{key}: {value!r} is not {_type_name(hint)}")
+        else:
+            values[key] = value
+    return cls(**values)
+
+
+def _is_of_type(value: Any, hint: Any) -> bool:
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        return value in typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_is_of_type(value, part) for part in typing.get_args(hint))
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) is hint
+
+
+def _type_name(hint: Any) -> str:
+    if typing.get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(hint)))
+    return f"of type {getattr(hint, '__name__', hint)}"
+
+
+def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
+    """Keys whose values differ: ``{"model.depth": (4, 6)}``."""
+    before, after = flatten(old), flatten(new)
+    return {key: (before[key], after[key]) for key in before if before[key] != after[key]}
+
+
+def flatten(config: Any, where: str = "") -> dict[str, Any]:
+    """A configuration as ``{"group.key": value}``."""
+    out = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            out.update(flatten(value, f"{where}{field.name}."))
+        else:
+            out[f"{where}{field.name}"] = value
+    return out

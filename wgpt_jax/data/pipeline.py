@@ -1,0 +1,123 @@
+"""From shards to batches: Grain for training, every document once for evaluation."""
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import grain
+import numpy as np
+from absl import flags
+from grain.sources import ArrayRecordDataSource
+
+from wgpt_jax.config import DataConfig
+from wgpt_jax.data.batch import Batch
+from wgpt_jax.data.index import DataIndex
+from wgpt_jax.data.records import Record, decode_record
+from wgpt_jax.data.windows import cut_window, random_start, stack_windows, tile_record
+from wgpt_jax.errors import WorkError
+
+_PREFETCH = 4  # batches; Grain's default of 500 would hold gigabytes
+
+
+def open_split(folder: str | os.PathLike, index: DataIndex, split: str) -> ArrayRecordDataSource:
+    """Random access to the records of a split.
+
+    Raises:
+        RequestError: if the split is empty.
+        WorkError: if a shard cannot be read.
+    """
+    paths = [str(Path(folder) / shard.file) for shard in index.split(split)]
+    try:
+        return ArrayRecordDataSource(paths)
+    except (RuntimeError, OSError, ValueError) as error:
+        raise WorkError(f"cannot read the {split} shards in {folder}: {error}") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomWindow(grain.transforms.RandomMap):
+    """Decodes a record and cuts one random window out of it."""
+
+    context: int
+
+    def random_map(self, element: bytes, rng: np.random.Generator) -> Batch:
+        """Record bytes -> window of ``context`` frames."""
+        record = decode_record(element)
+        return cut_window(record, random_start(len(record.tokens), self.context, rng), self.context)
+
+
+def training_batches(
+    folder: str | os.PathLike, index: DataIndex, config: DataConfig, batch: int
+) -> "grain.experimental.ElasticIterator":
+    """Endless shuffled batches of the training split, this process's rows of each.
+
+    The order depends on ``config.shuffle_seed`` alone: not on workers, processes or devices. ``get_state()`` is one
+    integer, which ``set_state()`` takes on any number of hosts.
+    """
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # Grain's workers read absl flags, which nobody parses here
+    windows = (
+        grain.MapDataset.source(open_split(folder, index, "train"))
+        .seed(config.shuffle_seed)
+        .shuffle()
+        .repeat(None)
+        .random_map(RandomWindow(config.context))
+    )
+    workers = grain.MultiprocessingOptions(num_workers=config.workers, per_worker_buffer_size=1)
+    return grain.experimental.ElasticIterator(
+        windows,
+        batch,
+        grain.sharding.ShardByJaxProcess(drop_remainder=True),
+        read_options=grain.ReadOptions(num_threads=2, prefetch_buffer_size=_PREFETCH),
+        multiprocessing_options=workers if config.workers else None,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationBatch:
+    """A batch of windows and where each came from."""
+
+    batch: Batch
+    """[B, ...]; rows past ``len(origins)`` are padding."""
+    origins: tuple[tuple[Record, int], ...]
+    """Record and start frame of every real row."""
+
+
+def evaluation_batches(
+    folder: str | os.PathLike, index: DataIndex, split: str, context: int, batch: int, limit: int = 0
+) -> Iterator[EvaluationBatch]:
+    """Every frame of a split once, in windows side by side; the last batch is padded.
+
+    Args:
+        folder: prepared data.
+        index: its index.
+        split: which split.
+        context: window length T.
+        batch: rows per batch.
+        limit: windows at most, spread evenly over the records; 0 for all.
+    """
+    source = open_split(folder, index, split)
+    order = np.arange(len(source))
+    if limit:
+        # A golden-ratio walk visits the split evenly whatever the limit, and in the same order every time.
+        order = np.argsort((np.arange(len(source)) * 0.6180339887498949) % 1.0, kind="stable")
+    rows: list[tuple[Batch, tuple[Record, int]]] = []
+    taken = 0
+    for key in order:
+        record = decode_record(source[int(key)])
+        for start, window in tile_record(record, context):
+            rows.append((window, (record, start)))
+            taken += 1
+            if len(rows) == batch:
+                yield _evaluation_batch(rows, batch)
+                rows = []
+            if limit and taken == limit:
+                break
+        if limit and taken == limit:
+            break
+    if rows:
+        yield _evaluation_batch(rows, batch)
+
+
+def _evaluation_batch(rows: list[tuple[Batch, tuple[Record, int]]], size: int) -> EvaluationBatch:
+    return EvaluationBatch(stack_windows([row for row, _ in rows], size), tuple(origin for _, origin in rows))

@@ -1,0 +1,144 @@
+"""The hybrid decoder of WHISPER-GPT (arXiv 2412.11449, section 3) and its token-only form.
+
+Letters: B batch, T time, M mel bands, K codebooks, D model, E mel-branch channels, V vocabulary.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from wgpt_jax.config import ModelConfig
+from wgpt_jax.data.batch import Batch
+from wgpt_jax.model.layers import BlockConfig, Einsum, RMSNorm, Stack
+from wgpt_jax.parallel.mesh import replicate
+
+
+class MelBranch(nnx.Module):
+    """Mel slices through a causal convolution and a few narrow causal blocks."""
+
+    def __init__(self, config: ModelConfig, dtype, rngs):
+        m, e = config.mel_bands, config.mel_width
+        # Not zeros: a zero slice would leave the norm behind the branch nothing to divide, and its gradient explodes.
+        self.null = nnx.Param(jax.random.normal(rngs.params(), (m,)), out_sharding=(None,))
+        self.stem = Einsum(
+            "bjtm,jme->bte",
+            (config.mel_kernel, m, e),
+            (None, None, "embed"),
+            fan_in=config.mel_kernel * m,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        blocks = BlockConfig(
+            width=e,
+            heads=config.mel_heads,
+            hidden=4 * e,
+            mlp="gelu",
+            dropout=config.dropout,
+            rope_base=config.rope_base,
+            dtype=dtype,
+            depth=config.mel_depth,
+        )
+        self.stack = Stack(blocks, rngs, config.remat) if config.mel_depth else None
+
+    def __call__(self, mel, null, segment_ids, positions, dropout_key=None) -> jax.Array:
+        """Slices seen by each position -> its features.
+
+        Args:
+            mel: float [B, T, M], the slice before each position.
+            null: bool [B, T], where the learned null slice stands instead.
+            segment_ids, positions: int32 [B, T].
+            dropout_key: PRNG key, or None to drop nothing.
+
+        Returns:
+            [B, T, E].
+        """
+        mel = jnp.where(null[..., None], self.null[...], mel.astype(jnp.float32))
+        x = self.stem(causal_taps(mel, positions, self.stem.kernel.shape[0]))
+        return x if self.stack is None else self.stack(x, segment_ids, positions, dropout_key)
+
+
+def causal_taps(x: jax.Array, positions: jax.Array, taps: int) -> jax.Array:
+    """The last ``taps`` values of each position, newest last, zero before a segment's start.
+
+    Args:
+        x: [B, T, M].
+        positions: int32 [B, T], index in the segment.
+        taps: number of values.
+
+    Returns:
+        [B, taps, T, M].
+    """
+    rows = []
+    for back in reversed(range(taps)):
+        shifted = jnp.pad(x, ((0, 0), (back, 0), (0, 0)))[:, : x.shape[1]]
+        rows.append(jnp.where((positions >= back)[..., None], shifted, 0.0))
+    return jnp.stack(rows, axis=1)
+
+
+class Decoder(nnx.Module):
+    """Predicts the coarse token of every frame from the frames before it."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        self.config = config
+        dtype = compute_dtype(config)
+        d, v, e = config.width, config.vocabulary, config.mel_width
+        self.embedding = nnx.Param(
+            config.embedding_std * jax.random.normal(rngs.params(), (v, d), jnp.float32),
+            out_sharding=("vocab", "embed"),
+        )
+        self.bos = nnx.Param(config.embedding_std * jax.random.normal(rngs.params(), (d,)), out_sharding=(None,))
+        self.token_norm = RMSNorm(d)
+        if config.inputs == "hybrid":
+            self.mel_branch = MelBranch(config, dtype, rngs)
+            self.mel_norm = RMSNorm(e)
+            fused = d + e if config.fusion == "concat" else e
+            self.fuse = Einsum("bte,ed->btd", (fused, d), (None, "embed"), fan_in=fused, dtype=dtype, rngs=rngs)
+        blocks = BlockConfig(
+            width=d,
+            heads=config.heads,
+            hidden=config.hidden,
+            mlp=config.mlp,
+            dropout=config.dropout,
+            rope_base=config.rope_base,
+            dtype=dtype,
+            depth=config.depth,
+        )
+        self.stack = Stack(blocks, rngs, config.remat)
+        self.head_norm = RMSNorm(d)
+        self.head = Einsum("btd,dv->btv", (d, v), ("embed", "vocab"), fan_in=d, gain=0.5, dtype=dtype, rngs=rngs)
+
+    def __call__(
+        self, batch: Batch, *, null_mel: jax.Array | None = None, dropout_key: jax.Array | None = None
+    ) -> jax.Array:
+        """Logits of every frame's coarse token.
+
+        Args:
+            batch: windows of T frames; position t sees the frames before frame t of its document.
+            null_mel: bool [B, T], where the null mel replaces the slice besides at document starts.
+            dropout_key: PRNG key, or None to drop nothing (evaluation).
+
+        Returns:
+            float32 [B, T, V].
+        """
+        keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
+        # A table split over devices would be gathered anew for every row: replicate it once instead.
+        table = replicate(self.embedding[...])
+        x = jnp.where(batch.starts[..., None], self.bos[...], table[batch.tokens[:, :-1, 0].astype(jnp.int32)])
+        x = self.token_norm(x)
+        if self.config.inputs == "hybrid":
+            null = batch.starts if null_mel is None else batch.starts | null_mel
+            mel = self.mel_branch(batch.mel[:, :-1], null, batch.segment_ids, batch.positions, keys[0])
+            mel = self.mel_norm(mel)
+            if self.config.fusion == "concat":
+                x = self.fuse(jnp.concatenate([x.astype(mel.dtype), mel], axis=-1))
+            else:
+                x = x.astype(mel.dtype) + self.fuse(mel)
+        x = self.stack(x.astype(compute_dtype(self.config)), batch.segment_ids, batch.positions, keys[1])
+        return self.head(self.head_norm(x)).astype(jnp.float32)
+
+
+def compute_dtype(config: ModelConfig) -> jnp.dtype:
+    """The type activations are computed in: bfloat16 on accelerators unless the configuration says otherwise."""
+    if config.dtype == "auto":
+        return jnp.dtype(jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16)
+    return jnp.dtype(config.dtype)

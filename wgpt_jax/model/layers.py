@@ -1,0 +1,160 @@
+"""The one block of the house, used by the mel branch and by the decoder, and the layers it is made of.
+
+Letters: B batch, T time, D model, H heads, C head channels, F hidden, L layers.
+Every parameter names its logical axes; ``parallel.mesh`` says which mesh axis each lies on.
+"""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.ad_checkpoint import checkpoint_policies
+
+from wgpt_jax.model.attention import attend, rotate
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockConfig:
+    """Sizes and habits of a block."""
+
+    width: int
+    heads: int
+    hidden: int
+    mlp: str
+    dropout: float
+    rope_base: float
+    dtype: jnp.dtype
+    depth: int
+    """Blocks in the stack: the residual branches start smaller by its square root (GPT-2, section 2.3)."""
+
+
+class Einsum(nnx.Module):
+    """A matrix product by einsum, without bias.
+
+    The kernel is normal with standard deviation ``gain / sqrt(fan_in)``, computed in ``dtype``, stored in float32.
+    """
+
+    def __init__(self, equation, shape, axes, *, fan_in, dtype, rngs, gain=1.0):
+        self.equation, self.dtype = equation, dtype
+        std = gain * fan_in**-0.5
+        self.kernel = nnx.Param(std * jax.random.normal(rngs.params(), shape, jnp.float32), out_sharding=axes)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., in] -> [..., out], as the equation says."""
+        return jnp.einsum(self.equation, x.astype(self.dtype), self.kernel[...].astype(self.dtype))
+
+
+class RMSNorm(nnx.Module):
+    """Root-mean-square normalisation of the last axis with a learned scale (arXiv 1910.07467), in float32."""
+
+    def __init__(self, width):
+        self.scale = nnx.Param(jnp.ones(width, jnp.float32), out_sharding=(None,))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., D] -> [..., D], same type."""
+        wide = x.astype(jnp.float32)
+        wide = wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + 1e-6)
+        return (wide * self.scale[...]).astype(x.dtype)
+
+
+class Attention(nnx.Module):
+    """Causal multi-head self-attention with a fused QKV product and rotary positions."""
+
+    def __init__(self, config: BlockConfig, rngs):
+        d, h, c = config.width, config.heads, config.width // config.heads
+        self.rope_base = config.rope_base
+        make = partial(Einsum, dtype=config.dtype, rngs=rngs, fan_in=d)
+        self.qkv = make("btd,dnhc->nbthc", (d, 3, h, c), ("embed", None, "heads", None))
+        self.out = make("bthc,hcd->btd", (h, c, d), ("heads", None, "embed"), gain=(2 * config.depth) ** -0.5)
+
+    def __call__(self, x: jax.Array, segment_ids: jax.Array, positions: jax.Array) -> jax.Array:
+        """[B, T, D] -> [B, T, D]."""
+        query, key, value = self.qkv(x)
+        query, key = rotate(query, positions, self.rope_base), rotate(key, positions, self.rope_base)
+        return self.out(attend(query, key, value, segment_ids))
+
+
+class MLP(nnx.Module):
+    """GELU (tanh form), or SwiGLU (arXiv 2002.05202) with a second input matrix as the gate."""
+
+    def __init__(self, config: BlockConfig, rngs):
+        d, f = config.width, config.hidden
+        gates = 2 if config.mlp == "swiglu" else 1
+        self.up = Einsum(
+            "btd,dgf->gbtf", (d, gates, f), ("embed", None, "mlp"), fan_in=d, dtype=config.dtype, rngs=rngs
+        )
+        self.down = Einsum(
+            "btf,fd->btd",
+            (f, d),
+            ("mlp", "embed"),
+            fan_in=f,
+            gain=(2 * config.depth) ** -0.5,
+            dtype=config.dtype,
+            rngs=rngs,
+        )
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, T, D] -> [B, T, D]."""
+        hidden = self.up(x)
+        return self.down(jax.nn.silu(hidden[0]) * hidden[1] if len(hidden) == 2 else jax.nn.gelu(hidden[0]))
+
+
+class Block(nnx.Module):
+    """Pre-norm residual block: attention, then MLP."""
+
+    def __init__(self, config: BlockConfig, rngs):
+        self.dropout = config.dropout
+        self.attention_norm = RMSNorm(config.width)
+        self.attention = Attention(config, rngs)
+        self.mlp_norm = RMSNorm(config.width)
+        self.mlp = MLP(config, rngs)
+
+    def __call__(self, x, segment_ids, positions, dropout_key=None) -> jax.Array:
+        """[B, T, D] -> [B, T, D]; drops only where a key is given."""
+        keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
+        x = x + drop(self.attention(self.attention_norm(x), segment_ids, positions), self.dropout, keys[0])
+        return x + drop(self.mlp(self.mlp_norm(x)), self.dropout, keys[1])
+
+
+def drop(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+    """Inverted dropout; the identity without a key or a rate."""
+    if key is None or rate == 0.0:
+        return x
+    keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
+    return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
+
+
+REMAT_POLICIES = {
+    "none": checkpoint_policies.everything_saveable,
+    "dots": checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": checkpoint_policies.nothing_saveable,
+}
+
+
+class Stack(nnx.Module):
+    """``config.depth`` blocks with stacked parameters [L, ...], run by one scan."""
+
+    def __init__(self, config: BlockConfig, rngs, remat: str = "none"):
+        self.depth, self.remat = config.depth, remat
+
+        @nnx.split_rngs(splits=config.depth)
+        @nnx.vmap(in_axes=0, out_axes=0, axis_size=config.depth, transform_metadata={nnx.PARTITION_NAME: "layers"})
+        def make(rngs):
+            return Block(config, rngs)
+
+        self.blocks = make(rngs)
+
+    def __call__(self, x, segment_ids, positions, dropout_key=None) -> jax.Array:
+        """[B, T, D] -> [B, T, D]."""
+        graph, stacked = nnx.split(self.blocks)
+        keys = None if dropout_key is None else jax.random.split(dropout_key, self.depth)
+
+        def body(x, layer):
+            parameters, key = layer
+            return nnx.merge(graph, parameters)(x, segment_ids, positions, key), None
+
+        if self.remat != "none":
+            body = jax.checkpoint(body, prevent_cse=False, policy=REMAT_POLICIES[self.remat])
+        return jax.lax.scan(body, x, (stacked, keys))[0]

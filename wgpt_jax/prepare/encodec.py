@@ -1,0 +1,182 @@
+"""The ENCODEC codec by ``transformers``: audio to tokens and back, on the clock, without a look ahead."""
+
+import contextlib
+import functools
+import hashlib
+import json
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from transformers import EncodecModel
+
+from wgpt_jax.audio.clock import Clock
+from wgpt_jax.data.index import CodecInfo
+from wgpt_jax.errors import RequestError
+from wgpt_jax.prepare.pieces import PIECE_FRAMES, run_in_pieces
+
+WARMUP_FRAMES = 8
+"""Frames of silence in front of a signal whose codec pads by reflection.
+
+Reflection shows the first frames what comes after them (measured: as far as frame 6). Behind 8 frames of silence all
+that is reflected is silence, so no kept frame sees the future.
+"""
+
+_TRAINING_ONLY = ("embed_avg", "cluster_size", "inited")  # buffers that no token and no sample depends on
+_CONFIG_FIELDS = (
+    *("sampling_rate", "audio_channels", "normalize", "chunk_length_s", "hidden_size", "num_filters"),
+    *("num_residual_layers", "upsampling_ratios", "norm_type", "kernel_size", "last_kernel_size"),
+    *("residual_kernel_size", "dilation_growth_rate", "use_causal_conv", "pad_mode", "compress"),
+    *("num_lstm_layers", "trim_right_ratio", "codebook_size", "codebook_dim", "use_conv_shortcut", "target_bandwidths"),
+)
+
+
+class Codec:
+    """An ENCODEC model with its clock and identity.
+
+    Attributes:
+        name: name or folder it was loaded from.
+        clock: sample rate and hop, from the configuration.
+        codebook_size: entries per codebook, V.
+        codebooks: codebooks it has, the largest K.
+        causal: whether token t depends on samples before (t + 1) * hop only.
+        warmup_frames: frames of silence put before every signal and dropped after.
+    """
+
+    def __init__(self, model: EncodecModel, name: str):
+        """Wraps a model; see :func:`wgpt_jax.prepare.codec.load_codec`."""
+        config = model.config
+        self.name = name
+        self.clock = Clock.of_codec(config.sampling_rate, config.upsampling_ratios)
+        self.codebook_size = int(config.codebook_size)
+        self.codebooks = int(config.num_quantizers)
+        self.causal = (
+            config.use_causal_conv
+            and config.pad_mode in ("constant", "reflect")
+            and config.norm_type == "weight_norm"
+            and config.trim_right_ratio == 1.0
+            and config.chunk_length_s is None
+            and config.audio_channels == 1
+            and not config.normalize
+        )
+        self.warmup_frames = WARMUP_FRAMES if self.causal and config.pad_mode == "reflect" else 0
+        self._model = model.eval()
+        if not self.causal:
+            # Chunks that overlap would give two tokens for one instant; end to end they lie on the clock.
+            self._model.config.overlap = 0.0
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits of the configuration and the float32 weights; saving and loading keep it."""
+        config = self._model.config.to_dict()
+        fields = {key: config[key] for key in _CONFIG_FIELDS}
+        digest = hashlib.sha256(json.dumps(fields, sort_keys=True, default=list).encode())
+        for key, value in sorted(self._model.state_dict().items()):
+            if not key.endswith(_TRAINING_ONLY):
+                digest.update(f"{key} {tuple(value.shape)}".encode())
+                digest.update(value.to("cpu", torch.float32).contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    @property
+    def info(self) -> CodecInfo:
+        """What the index records."""
+        return CodecInfo(self.name, self.fingerprint, self.codebook_size, self.causal)
+
+    @torch.no_grad()
+    def encode(self, samples: np.ndarray, codebooks: int | None = None) -> np.ndarray:
+        """Tokens of whole signals; the last partial frame is cut off first.
+
+        Deterministic: one torch thread, whatever the caller has set. Long signals are encoded in pieces that carry
+        the state (:mod:`wgpt_jax.prepare.pieces`): besides the signal itself, an hour needs no more memory than 10 s.
+
+        Args:
+            samples: float32 [N] or [B, N], mono, at the codec's sample rate, full scale 1.
+            codebooks: K; all the codec has by default.
+
+        Returns:
+            int16 [N // hop, K] or [B, N // hop, K].
+        """
+        codebooks = self._checked(self.codebooks if codebooks is None else codebooks)
+        frames = self.clock.frames(samples.shape[-1])
+        batch = np.require(np.atleast_2d(samples)[:, : self.clock.samples(frames)], np.float32, ["C", "W"])
+        tokens = np.zeros((len(batch), frames, codebooks), np.int16)
+        if frames:
+            encode = self._encode_causal if self.causal else self._encode_as_is
+            with _one_thread():
+                tokens[:] = encode(torch.from_numpy(batch), codebooks)[:, :frames]
+        return tokens if samples.ndim == 2 else tokens[0]
+
+    def _encode_causal(self, batch: torch.Tensor, codebooks: int) -> np.ndarray:
+        hop = self.clock.hop
+        signal = batch[:, None]
+        if self.warmup_frames:
+            signal = torch.nn.functional.pad(signal, (self.warmup_frames * hop, 0))
+        latents = run_in_pieces(self._model.encoder.layers, signal, step_in=hop, step_out=1)
+        quantize, bandwidth = self._model.quantizer.encode, self._bandwidth(codebooks)
+        # In pieces as well: the distances to all codebook entries are the largest array of all.
+        codes = torch.cat([quantize(part, bandwidth) for part in latents.split(PIECE_FRAMES, dim=-1)], dim=-1)
+        return codes[:codebooks].permute(1, 2, 0)[:, self.warmup_frames :].numpy()  # [K, B, T] -> [B, T, K]
+
+    def _encode_as_is(self, batch: torch.Tensor, codebooks: int) -> np.ndarray:
+        signal = batch[:, None].expand(-1, self._model.config.audio_channels, -1)
+        codes = self._model.encode(signal, bandwidth=self._bandwidth(codebooks)).audio_codes[:, :, :codebooks]
+        return codes.permute(1, 0, 3, 2).flatten(1, 2).numpy()  # [chunks, B, K, T] -> [B, chunks * T, K]
+
+    @torch.no_grad()
+    def decode(self, tokens: np.ndarray) -> np.ndarray:
+        """Samples of tokens, by any number of leading codebooks.
+
+        A codec that is warmed up is given its tokens of silence first, and their samples are dropped: sample s then
+        depends on the tokens of frames up to s // hop only.
+
+        Args:
+            tokens: integers [n, K'] with K' up to :attr:`codebooks`.
+
+        Returns:
+            float32 [n * hop].
+
+        Raises:
+            RequestError: for chunked or normalised codecs: the scale of a chunk is no token.
+        """
+        config = self._model.config
+        if config.normalize or config.chunk_length_s is not None or config.audio_channels != 1:
+            raise RequestError(f"codec {self.name} cannot decode tokens alone: it needs the scale of every chunk")
+        self._checked(tokens.shape[-1])
+        if len(tokens) == 0:
+            return np.zeros(0, np.float32)
+        lead = self._silence[:, : tokens.shape[-1]] if self.warmup_frames else tokens[:0]
+        codes = torch.from_numpy(np.concatenate([lead, tokens]).astype(np.int64)).T[:, None]  # [K, B=1, T]
+        with _one_thread():
+            latents, hop = self._model.quantizer.decode(codes), self.clock.hop
+            if self.causal:
+                audio = run_in_pieces(self._model.decoder.layers, latents, step_in=1, step_out=hop)
+            else:
+                audio = self._model.decoder(latents)
+        return audio[0, 0, len(lead) * hop : len(codes[0, 0]) * hop].numpy()
+
+    @functools.cached_property
+    def _silence(self) -> np.ndarray:
+        """Tokens of the warm-up: int16 [warmup_frames, K]."""
+        return self.encode(np.zeros(self.clock.samples(self.warmup_frames), np.float32))
+
+    def _checked(self, codebooks: int) -> int:
+        if not 1 <= codebooks <= self.codebooks:
+            raise RequestError(f"codec {self.name} has {self.codebooks} codebooks, {codebooks} were asked for")
+        return codebooks
+
+    def _bandwidth(self, codebooks: int) -> float:
+        """The codec's smallest bandwidth, in kbit/s, with at least that many codebooks."""
+        quantizer = self._model.quantizer
+        bandwidths = sorted(self._model.config.target_bandwidths)
+        return next(b for b in bandwidths if quantizer.get_num_quantizers_for_bandwidth(b) >= codebooks)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """One torch thread: sums are then made in one order, and worker processes do not fight for cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

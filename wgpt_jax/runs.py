@@ -1,0 +1,196 @@
+"""The run folder: what a run is, where its files are, and whether a request belongs to it.
+
+run.json          configuration, data fingerprint, codec, versions
+checkpoints/      Orbax steps
+metrics.jsonl     one line per logged step, one per evaluation
+tensorboard/      the same as event files
+loss.png          loss curves
+evaluation/       one JSON and one per-document JSON-lines file per `wgpt evaluate`
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from wgpt_jax.audio.clock import Clock
+from wgpt_jax.audio.mel import MelConfig
+from wgpt_jax.config import Config, config_from_dict, differences
+from wgpt_jax.data.index import CodecInfo, DataIndex
+from wgpt_jax.errors import RequestError
+
+RUN_VERSION = 1
+_FREE = ("training.steps", "training.eval_every", "training.eval_windows", "data.workers")
+_FREE_GROUPS = ("checkpoint.", "logging.", "mesh.")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunInfo:
+    """Contents of ``run.json``."""
+
+    config: Config
+    clock: Clock
+    codec: CodecInfo
+    mel: MelConfig
+    codebooks: int
+    """Codebooks per frame in the data."""
+    data_fingerprint: str
+    """Hash of the training shards: exact resume needs the very same."""
+    parameters: dict[str, int]
+    """Number of parameters by part of the network."""
+    versions: dict[str, str]
+    version: int = RUN_VERSION
+
+    def data_identity(self) -> dict[str, Any]:
+        """What data must share with the run's to be read by its model."""
+        return {
+            "sample_rate": self.clock.sample_rate,
+            "hop": self.clock.hop,
+            "codec": self.codec.fingerprint,
+            "mel": self.mel.fingerprint(),
+        }
+
+
+class RunFolder:
+    """Paths of a run's files."""
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path).absolute()
+
+    @property
+    def info(self) -> Path:
+        """``run.json``."""
+        return self.path / "run.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of Orbax steps."""
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        """``metrics.jsonl``."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def loss_plot(self) -> Path:
+        """``loss.png``."""
+        return self.path / "loss.png"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Folder of event files."""
+        return self.path / "tensorboard"
+
+    @property
+    def evaluation(self) -> Path:
+        """Folder of evaluation results."""
+        return self.path / "evaluation"
+
+
+def training_data_fingerprint(index: DataIndex) -> str:
+    """Hash of the training shards in their order: equal only if every batch is equal."""
+    text = "\n".join(shard.sha256 for shard in index.split("train"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read_run(path: str | os.PathLike) -> RunInfo:
+    """Reads ``run.json`` of a run folder.
+
+    Raises:
+        RequestError: if there is none, it is damaged or of another version.
+    """
+    file = RunFolder(path).info
+    if not file.is_file():
+        raise RequestError(f"{path} is no run folder (no run.json); make one with wgpt train")
+    try:
+        fields = json.loads(file.read_text())
+        if fields["version"] != RUN_VERSION:
+            raise RequestError(
+                f"{file} is of version {fields['version']}, this version of wgpt_jax reads {RUN_VERSION}"
+            )
+        return RunInfo(
+            config=config_from_dict(fields["config"]),
+            clock=Clock(**fields["clock"]),
+            codec=CodecInfo(**fields["codec"]),
+            mel=MelConfig(**fields["mel"]),
+            codebooks=fields["codebooks"],
+            data_fingerprint=fields["data_fingerprint"],
+            parameters=fields["parameters"],
+            versions=fields["versions"],
+        )
+    except (ValueError, TypeError, KeyError) as error:
+        raise RequestError(f"{file} is damaged ({error!r}); train in a new --workdir") from error
+
+
+def write_run(path: str | os.PathLike, info: RunInfo) -> None:
+    """Writes ``run.json`` in one atomic step.
+
+    Raises:
+        RequestError: if the folder cannot be written.
+    """
+    file = RunFolder(path).info
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_suffix(".tmp")
+        temporary.write_text(json.dumps(dataclasses.asdict(info), indent=1) + "\n")
+        os.replace(temporary, file)
+    except OSError as error:
+        raise RequestError(f"cannot write to the run folder {path}: {error.strerror}") from error
+
+
+def check_model_fits_data(config: Config, index: DataIndex, folder: str | os.PathLike) -> None:
+    """Raises RequestError if the configured model cannot read the data's records."""
+    pairs = [
+        ("model.vocabulary", config.model.vocabulary, index.codec.codebook_size, "entries in the codec's codebooks"),
+        ("model.mel_bands", config.model.mel_bands, index.mel.bands, "mel bands"),
+    ]
+    for key, ours, theirs, what in pairs:
+        if ours != theirs:
+            raise RequestError(f"{key} is {ours}, but the data in {folder} has {theirs} {what}; set --{key} {theirs}")
+
+
+def check_data_is_readable(info: RunInfo, index: DataIndex, run: str | os.PathLike, folder: str | os.PathLike) -> None:
+    """Raises RequestError if data was made with another codec, clock or mel than the run's."""
+    remedy = {
+        "codec": "prepare it with the same --codec",
+        "mel": "prepare it with the same mel settings",
+        "sample_rate": "prepare it with the same --codec",
+        "hop": "prepare it with the same --codec",
+    }
+    ours, theirs = info.data_identity(), index.fingerprint()
+    for key, value in ours.items():
+        if theirs[key] != value:
+            raise RequestError(
+                f"the data in {folder} was made with another {key.replace('_', ' ')} ({theirs[key]}) "
+                f"than the run {run} ({value}); {remedy[key]}"
+            )
+
+
+def check_same_run(info: RunInfo, config: Config, fingerprint: str, run: str | os.PathLike) -> list[str]:
+    """Checks that a configuration continues a run.
+
+    Returns:
+        warnings about keys that may change but change the result.
+
+    Raises:
+        RequestError: naming the first key that must not differ.
+    """
+    changed = differences(info.config, config)
+    for key, (old, new) in changed.items():
+        if key not in _FREE and not key.startswith(_FREE_GROUPS):
+            raise RequestError(
+                f"{run} belongs to another configuration: {key} is {old} there and {new} here; "
+                "use the same value or another --workdir"
+            )
+    if info.data_fingerprint != fingerprint:
+        raise RequestError(
+            f"{run} was trained on other data (training shards {info.data_fingerprint}, now {fingerprint}); "
+            "use the same --data or another --workdir"
+        )
+    if "training.steps" in changed:
+        old, new = changed["training.steps"]
+        return [f"training.steps changes from {old} to {new}: the learning-rate schedule changes with it"]
+    return []

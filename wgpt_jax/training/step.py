@@ -1,0 +1,108 @@
+"""The training step and the evaluation step: pure functions, jitted once with the state's shardings."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from wgpt_jax.config import Config, ModelConfig
+from wgpt_jax.data.batch import Batch
+from wgpt_jax.parallel.mesh import batch_sharding, sharded
+from wgpt_jax.training.optimizer import learning_rate
+from wgpt_jax.training.state import TrainState, shardings_of
+
+
+def null_mel_mask(config: ModelConfig, key: jax.Array, shape: tuple[int, int]) -> jax.Array | None:
+    """Mel dropout: bool [B, T], True where the null mel replaces a slice; None if the configuration has none."""
+    if config.inputs == "tokens" or not (config.mel_dropout or config.mel_dropout_window):
+        return None
+    slice_key, window_key = jax.random.split(key)
+    slices = jax.random.bernoulli(slice_key, config.mel_dropout, shape)
+    return slices | jax.random.bernoulli(window_key, config.mel_dropout_window, (shape[0], 1))
+
+
+def token_nll(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """Negative log-likelihood of each target in nats: float32 [..., V], int [...] -> float32 [...]."""
+    return optax.softmax_cross_entropy_with_integer_labels(logits, targets.astype(jnp.int32))
+
+
+def make_train_step(
+    config: Config, graph: nnx.GraphDef, optimizer: optax.GradientTransformation, mesh: Mesh, abstract: TrainState
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+    """The jitted step: (state, batch) -> (next state, metrics); the state's buffers are donated.
+
+    Metrics are float32 scalars: ``loss`` (nats per token over the global batch), ``grad_norm``, ``learning_rate``,
+    ``frames`` (tokens predicted).
+    """
+    schedule = learning_rate(config.optimizer, config.training.steps)
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        key = jax.random.fold_in(jax.random.key(config.training.seed), state.step)
+        mel_key, dropout_key = jax.random.split(key)
+        null_mel = null_mel_mask(config.model, mel_key, batch.segment_ids.shape)
+        frames = jnp.sum(batch.weights)
+
+        def loss_fn(params):
+            logits = nnx.merge(graph, params)(
+                batch, null_mel=null_mel, dropout_key=dropout_key if config.model.dropout else None
+            )
+            return jnp.sum(token_nll(logits, batch.targets) * batch.weights) / jnp.maximum(frames, 1)
+
+        loss, grads = jax.value_and_grad(loss_fn)(state.params)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        metrics = {
+            "loss": loss,
+            "grad_norm": optax.tree.norm(grads),
+            "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
+            "frames": frames.astype(jnp.float32),
+        }
+        return TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state), metrics
+
+    shardings = shardings_of(abstract)
+    jitted = jax.jit(
+        step, in_shardings=(shardings, batch_sharding(mesh)), out_shardings=(shardings, None), donate_argnums=0
+    )
+    return _in_mesh(jitted, mesh)
+
+
+class Scores(NamedTuple):
+    """What evaluation keeps of every position; equal on every host."""
+
+    nll: jax.Array
+    """float32 [B, T]; nats."""
+    rank: jax.Array
+    """int32 [B, T]; entries with a higher logit than the target (0: the target came first)."""
+
+
+def make_eval_step(
+    config: ModelConfig, graph: nnx.GraphDef, mesh: Mesh, params: nnx.State
+) -> Callable[[nnx.State, Batch, jax.Array], Scores]:
+    """The jitted evaluation: (parameters, batch, no_mel) -> scores of each position.
+
+    ``no_mel`` (bool []) replaces every slice by the null mel: the token-only mode of a hybrid network.
+    """
+
+    def step(params: nnx.State, batch: Batch, no_mel: jax.Array) -> Scores:
+        null_mel = None if config.inputs == "tokens" else jnp.broadcast_to(no_mel, batch.segment_ids.shape)
+        logits = nnx.merge(graph, params)(batch, null_mel=null_mel)
+        targets = batch.targets.astype(jnp.int32)
+        target_logit = jnp.take_along_axis(logits, targets[..., None], axis=-1)
+        return Scores(token_nll(logits, targets), jnp.sum(logits > target_logit, axis=-1))
+
+    everywhere = NamedSharding(mesh, P())
+    shardings = shardings_of(params)
+    jitted = jax.jit(step, in_shardings=(shardings, batch_sharding(mesh), everywhere), out_shardings=everywhere)
+    return _in_mesh(jitted, mesh)
+
+
+def _in_mesh(function: Callable, mesh: Mesh) -> Callable:
+    def call(*args):
+        with sharded(mesh):
+            return function(*args)
+
+    return call
