@@ -107,7 +107,11 @@ def compare(results: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any]]]]
         scores[name] = SplitScores(1)
         scores[name].documents = {document: DocumentScores(**row) for document, row in rows.items()}
     mean, stderr = paired_difference(scores["hybrid"], scores["tokens"])
-    return {**{name: summary for name, (summary, _) in results.items()}, "difference": mean, "difference_stderr": stderr}
+    return {
+        **{name: summary for name, (summary, _) in results.items()},
+        "difference": mean,
+        "difference_stderr": stderr,
+    }
 
 
 def format_results(comparison: dict[str, Any]) -> str:

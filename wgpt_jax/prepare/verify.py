@@ -53,6 +53,15 @@ def verify_prepared(
             yield verify_function(f"{stream} of {name}", function, samples, index.clock, seed=seed, expected=stored)
 
 
+def draw_documents(
+    data_dir: str | os.PathLike, documents: int, audio_root: str | os.PathLike | None = None, seed: int = 0
+) -> list[Path]:
+    """Audio files of the documents that :func:`verify_prepared` draws; same arguments."""
+    index = load_index(data_dir)
+    root = Path(audio_root or index.options["source"])
+    return [root / name for _, name in _draw(index, Path(data_dir), documents, seed)]
+
+
 def _draw(index: DataIndex, folder: Path, documents: int, seed: int) -> list[tuple[Path, str]]:
     """Shard and name of documents, drawn without repetition."""
     found = []

@@ -42,9 +42,11 @@ def evaluation_clips(folder: Path, rate: int, held_out: bool, seconds: float) ->
     files = find_audio(folder)
     if held_out:
         return held_out_clips(split_held_out(files, folder)[1], rate)
+    unique = len({file.path.stem for file in files}) == len(files)
     groups: dict[str, list[np.ndarray]] = {}
     for file in files:
-        name = file.path.stem if len(files) <= MOST_FILES_SHOWN else file.domain
+        own = file.path.stem if unique else str(file.path.relative_to(folder))
+        name = own if len(files) <= MOST_FILES_SHOWN else file.domain
         groups.setdefault(name, []).append(read_audio(file, rate, 0, int(seconds * file.rate)))
     return groups
 

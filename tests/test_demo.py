@@ -1,0 +1,82 @@
+"""The demo, small, by its own command: everything is there, and the proof of causality can fail."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wgpt_jax import verify
+from wgpt_jax.audio.mel import log_mel
+from wgpt_jax.demo import compare, format_results
+from wgpt_jax.prepare.causality import verify_function
+from wgpt_jax.runs import read_run
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory) -> tuple[Path, str]:
+    folder = tmp_path_factory.mktemp("demo") / "demo"
+    line = [sys.executable, "-m", "wgpt_jax.cli", "demo", "--workdir", str(folder), "--minutes", "1.5", "--steps", "30"]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, done.stdout
+
+
+def test_every_artefact_is_in_the_run_folder(work):
+    folder, out = work
+    for name in ("losses.png", "mel_and_tokens.png", "results.json", "tokens/loss.png", "hybrid/metrics.jsonl"):
+        assert (folder / name).stat().st_size > 100, name
+    assert "hybrid - tokens:" in out
+    assert "nothing sees the future" in out
+    assert "$ wgpt train configs/demo_hybrid.py" in out
+
+
+def test_both_models_are_scored_on_the_same_held_out_frames(work):
+    results = json.loads((work[0] / "results.json").read_text())
+    assert results["tokens"]["frames"] == results["hybrid"]["frames"] > 500
+    assert results["tokens"]["mel_source"] == "none"
+    assert results["hybrid"]["mel_source"] == "original"
+    expected = results["hybrid"]["nll"] - results["tokens"]["nll"]
+    assert results["difference"] == pytest.approx(expected, abs=1e-9)
+    ratio = results["tokens"]["parameters"] / results["hybrid"]["parameters"]
+    assert ratio == pytest.approx(1, abs=0.03), "the twins are of one size"
+
+
+def test_logits_are_causal_end_to_end_and_a_centred_mel_is_caught(work, monkeypatch):
+    run = work[0] / "hybrid"
+    info = read_run(run)
+    samples = np.random.default_rng(0).normal(0, 0.1, info.clock.samples(40)).astype(np.float32)
+    cuts = (0, 1, 20, 38)
+    honest = verify_function("logits", verify.samples_to_logits(run, info), samples, info.clock, cuts)
+    assert honest.passed, str(honest)
+
+    def centred(x, config, clock):
+        half = np.zeros(config.n_fft // 2, np.float32)
+        return log_mel(np.concatenate([x, half]), config, clock)[1 : 1 + clock.frames(len(x))]
+
+    monkeypatch.setattr(verify, "log_mel", centred)
+    leaky = verify_function("logits", verify.samples_to_logits(run, info), samples, info.clock, cuts)
+    assert leaky.leaks
+    assert "sees the future" in str(leaky)
+
+
+@pytest.mark.parametrize(
+    ("shift", "verdict"), [(-0.1, "the hybrid is better"), (0.1, "the token-only model is better"), (0.0, "level")]
+)
+def test_verdict_follows_the_numbers(shift, verdict):
+    rng = np.random.default_rng(0)
+    rows = {
+        str(i): {
+            "domain": "x", "frames": 100, "nll": 300 + rng.normal(), "top1": 10, "top10": 40, "unigram": 600.0,
+            "bigram": 500.0,
+        }
+        for i in range(30)
+    }  # fmt: skip
+    moved = {name: {**row, "nll": row["nll"] + 100 * shift + rng.normal() / 100} for name, row in rows.items()}
+    summary = {
+        "documents": 30, "frames": 3000, "parameters": 5, "nll": 3.0, "nll_stderr": 0.1, "ppl": 20.0, "top1": 0.1,
+        "top10": 0.4, "unigram_nll": 6.0, "bigram_nll": 5.0,
+    }  # fmt: skip
+    assert verdict in format_results(compare({"tokens": (summary, rows), "hybrid": (summary, moved)}))
