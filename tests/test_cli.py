@@ -82,25 +82,49 @@ def test_mistakes_end_in_one_sentence_and_2(folder, argv, message, capsys):
     assert "Traceback" not in err
 
 
-def test_ctrl_c_saves_and_the_same_line_continues(folder):
+def test_the_configuration_file_may_stand_anywhere(folder, capsys):
+    """A flag before the file must not hide it."""
+    argv = [
+        "train",
+        "--data",
+        folder / "data",
+        "--workdir",
+        folder / "last",
+        folder / "tiny.py",
+        "--training.steps",
+        "2",
+    ]
+    assert wgpt(*argv) == 0
+    assert json.loads((folder / "last/run.json").read_text())["config"]["model"]["width"] == 16
+    assert wgpt("train", "--data", folder / "data", "--workdir", folder / "last", "nowhere.py") == 2
+    assert "no configuration file nowhere.py" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_ctrl_c_saves_and_the_same_line_continues(folder, workers):
+    """As a terminal does it: the signal goes to the whole process group, data workers included."""
+    run = folder / f"long{workers}"
     line = [
         sys.executable, "-m", "wgpt_jax.cli", "train", folder / "long.py", "--data", folder / "data",
-        "--workdir", folder / "long",
+        "--workdir", run, "--data.workers", str(workers),
     ]  # fmt: skip
     stopped_at = []
     for _ in range(2):
-        before = len((folder / "long/metrics.jsonl").read_text().splitlines()) if stopped_at else 0
-        process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
-        metrics = folder / "long/metrics.jsonl"
+        before = len((run / "metrics.jsonl").read_text().splitlines()) if stopped_at else 0
+        process = subprocess.Popen(
+            line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ, start_new_session=True
+        )
+        metrics = run / "metrics.jsonl"
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and process.poll() is None:
             if metrics.exists() and len(metrics.read_text().splitlines()) > before + 3:
                 break
             time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)
         out, err = process.communicate(timeout=60)
         assert process.returncode == 0, err
         assert "the same command continues" in out
+        assert "Traceback" not in err
         stopped_at.append(int(out.split("saved at step ")[1].split(";")[0]))
     assert f"resuming at step {stopped_at[0]} " in out
     assert stopped_at[1] > stopped_at[0]

@@ -50,7 +50,13 @@ def test_unknown_key_names_the_nearest(capsys):
         ("from wgpt_jax.config import *\nconfig = Config(model=ModelConfig(depth='six'))", "model.depth: 'six' is not"),
         ("from wgpt_jax.config import *\nconfig = Config(model=ModelConfig(mlp='relu'))", "one of gelu, swiglu"),
         ("from wgpt_jax.config import *\nconfig = Config(model=ModelConfig(heads=7))", "model.heads: 7 heads"),
-        ("from wgpt_jax.config import *\nconfig = Config(model=ModelConfig(dropout=1.0))", "model.dropout: must be"),
+        ("from wgpt_jax.config import *\nconfig = Config(model=ModelConfig(dropout=1.0))", "model.dropout: is 1.0"),
+        ("from wgpt_jax.config import *\nconfig = Config(model=ModelConfig(hidden=0))", "model.hidden: is 0"),
+        (
+            "from wgpt_jax.config import *\nconfig = Config(data=DataConfig(shuffle_seed=-1))",
+            "data.shuffle_seed: is -1",
+        ),
+        ("from wgpt_jax.config import *\nconfig = Config(optimizer=OptimizerConfig(beta1=2.0))", "optimizer.beta1"),
     ],
 )
 def test_broken_file_is_one_sentence(tmp_path, text, message):

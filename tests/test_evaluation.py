@@ -4,19 +4,23 @@ import json
 import math
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import markov_dataset, markov_document, markov_matrix, tiny_config, write_dataset
 
+from wgpt_jax.config import MeshConfig
 from wgpt_jax.data.ngrams import count_ngrams
 from wgpt_jax.data.pipeline import evaluation_batches
 from wgpt_jax.data.records import pack_documents
 from wgpt_jax.data.windows import random_start, tile_record
-from wgpt_jax.evaluation import evaluate
+from wgpt_jax.evaluation import evaluate, score_split
+from wgpt_jax.parallel.mesh import make_mesh
 from wgpt_jax.scores import DocumentScores, SplitScores, paired_difference, ratio
 from wgpt_jax.training.loop import train
+from wgpt_jax.training.step import score_tokens
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +87,48 @@ def test_summary_counts_each_document_and_frame_once(trained):
     assert written == result.summary
 
 
+def test_scores_match_a_sum_by_hand(tmp_path):
+    """Every number again, from logits made up for the purpose: NLL, ranks with ties, nans, positions, documents."""
+    rng = np.random.default_rng(0)
+    documents = [markov_document(f"d{i}", n, markov_matrix(), rng) for i, n in enumerate((5, 50, 33))]
+    index = write_dataset(tmp_path, {"train": documents, "validation": documents}, max_frames=40)
+    table = np.round(rng.normal(size=(16, 16)) * 2)  # ties on purpose
+
+    def eval_fn(params, batch, no_mel):
+        previous = np.where(batch.starts, 0, batch.tokens[:, :-1, 0])
+        return score_tokens(jnp.asarray(table[previous], jnp.float32), batch.targets)
+
+    scores = score_split(
+        eval_fn, None, tmp_path, index, "validation", tiny_config(data={"context": 16}), make_mesh(MeshConfig())
+    )
+    log_table = table - np.log(np.exp(table).sum(axis=1, keepdims=True))
+    for document in documents:
+        tokens = document.tokens[:, 0].astype(int)
+        previous = np.concatenate([[0], tokens[:-1]])
+        row = scores.documents[document.name]
+        assert row.frames == len(tokens)
+        assert row.nll == pytest.approx(-log_table[previous, tokens].sum(), rel=1e-5)
+        order = np.argsort(-table[previous], axis=1, kind="stable")
+        assert row.top1 == (order[:, 0] == tokens).sum()
+        assert row.top10 == (order[:, :10] == tokens[:, None]).any(axis=1).sum()
+    assert scores.position_frames.sum() == sum(len(document.tokens) for document in documents)
+    assert scores.position_frames[0] == 3, "only a document's first frame sees nothing"
+
+
+def test_a_target_among_nans_counts_as_wrong():
+    scores = score_tokens(jnp.full((1, 1, 16), jnp.nan), jnp.zeros((1, 1), int))
+    assert scores.rank[0, 0] == 16
+
+
+def test_a_single_document_has_no_standard_error():
+    scores = SplitScores(4)
+    scores.documents["only"] = DocumentScores("x", 10, nll=9000.0)
+    summary = scores.summary(75.0)
+    assert summary["nll_stderr"] is None
+    assert math.isfinite(summary["ppl"])
+    json.dumps(summary, allow_nan=False)
+
+
 def test_the_batch_size_changes_no_score(trained, tmp_path):
     run, data = trained
     expected = evaluate(run, data, progress=False).summary
@@ -111,6 +157,11 @@ def test_limit_takes_windows_from_the_whole_split(trained):
     assert [len(batch.origins) for batch in batches] == [4, 2]
     assert batches[1].batch.tokens.shape[0] == 4, "the last batch is padded"
     assert not batches[1].batch.weights[2:].any()
+    everything = [b for batch in evaluation_batches(data, load_index(data), "validation", 32, 4) for b in batch.origins]
+    assert len(everything) > 12
+    documents = {record.segments[0].document for batch in batches for record, _ in batch.origins}
+    first = {record.segments[0].document for record, _ in everything[:6]}
+    assert documents != first, "not just the first six windows"
 
 
 def test_ratio_and_its_standard_error_match_a_bootstrap():

@@ -13,16 +13,19 @@ import numpy as np
 import pytest
 from synthetic import entropy_rate, markov_dataset, markov_matrix, tiny_config
 
+from wgpt_jax.config import MeshConfig
 from wgpt_jax.data.index import load_index, save_index
-from wgpt_jax.errors import RequestError
+from wgpt_jax.data.pipeline import training_batches
+from wgpt_jax.errors import RequestError, WorkError
 from wgpt_jax.evaluation import evaluate
-from wgpt_jax.parallel.mesh import make_mesh
+from wgpt_jax.parallel.mesh import check_mesh_fits, make_mesh, to_devices
 from wgpt_jax.runs import RunFolder
 from wgpt_jax.training.checkpoint import Checkpoints
 from wgpt_jax.training.logs import read_metrics
 from wgpt_jax.training.loop import train
 from wgpt_jax.training.optimizer import learning_rate, make_optimizer
-from wgpt_jax.training.state import abstract_state
+from wgpt_jax.training.state import abstract_model, abstract_state, init_state
+from wgpt_jax.training.step import make_train_step
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +145,37 @@ def test_a_markov_source_is_learned_to_its_entropy(inputs, tmp_path):
     assert summary["bigram_nll"] == pytest.approx(entropy, rel=0.03), "the source is a bigram"
 
 
+def test_divergence_is_told_and_never_saved(data, tmp_path):
+    config = tiny_config(training={"steps": 40, "eval_every": 0}, optimizer={"learning_rate": 1e30, "clip": 1e30})
+    with pytest.raises(WorkError, match=r"training diverged: .* is nan"):
+        train(config, data, tmp_path / "run")
+    with Checkpoints(tmp_path / "run/checkpoints") as checkpoints:
+        for step in checkpoints.steps:
+            params, _ = checkpoints.restore_params(abstract_model(config.model, make_mesh(config.mesh))[1], step)
+            assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+
+
+def test_gradients_are_tame_at_the_start_with_mel_dropout(data):
+    """A null mel of zeros once gave a gradient norm of 50 here."""
+    config = tiny_config(model={"mel_dropout": 0.9})
+    mesh, optimizer = make_mesh(config.mesh), make_optimizer(config.optimizer, 10)
+    graph, _ = abstract_model(config.model, mesh)
+    abstract = abstract_state(config.model, optimizer, mesh)
+    state = init_state(config.model, optimizer, mesh, abstract, seed=0)
+    batch = next(iter(training_batches(data, load_index(data), config.data, 8)))
+    _, metrics = make_train_step(config, graph, optimizer, mesh, abstract)(state, to_devices(batch, mesh))
+    assert float(metrics["grad_norm"]) < 3
+
+
+def test_mesh_that_cannot_split_the_model_is_refused():
+    devices = jax.devices() * 2
+    mesh = jax.sharding.AbstractMesh((1, 1, 2), ("data", "fsdp", "tensor"))
+    with pytest.raises(RequestError, match=r"model\.heads 3 is not a multiple of 2 \(mesh\.tensor\)"):
+        check_mesh_fits(tiny_config(model={"width": 18, "heads": 3}), mesh)
+    with pytest.raises(RequestError, match=r"mesh\.data 3"):
+        make_mesh(MeshConfig(data=3), devices)
+
+
 def test_learning_rate_rises_and_falls_as_configured():
     config = tiny_config(optimizer={"learning_rate": 1e-3, "warmup": 10, "final_fraction": 0.1}).optimizer
     schedule = learning_rate(config, 100)
@@ -158,12 +192,15 @@ def test_weight_decay_spares_embeddings_and_norms():
 
 
 def test_checkpoints_keep_the_latest_and_the_best(data, tmp_path):
-    config = tiny_config(
-        training={"steps": 12, "eval_every": 2}, checkpoint={"every": 2, "keep": 2}, optimizer={"learning_rate": 1.0}
+    config = tiny_config(  # a learning rate that only rises, to where it does harm
+        training={"steps": 12, "eval_every": 2},
+        checkpoint={"every": 2, "keep": 2},
+        optimizer={"learning_rate": 3.0, "warmup": 12},
     )
     train(config, data, tmp_path / "run")
     rows = [row for row in read_metrics(tmp_path / "run/metrics.jsonl") if row["kind"] == "validation"]
     best = min(rows, key=lambda row: row["nll"])["step"]
+    assert best < 10, "with this learning rate the best is early, or the test proves nothing"
     with Checkpoints(tmp_path / "run/checkpoints") as checkpoints:
         assert set(checkpoints.steps) == {10, 12, best}
         assert checkpoints.best_step == best
@@ -232,6 +269,37 @@ def test_damaged_checkpoint_is_one_sentence(run, data, tmp_path):
                 file.write_bytes(b"")
     with pytest.raises(RequestError, match="cannot be read"):
         evaluate(tmp_path / "run", data)
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_damaged_shard_is_named(data, tmp_path, split):
+    for file in data.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    shard = tmp_path / f"{split}-00000.array_record"
+    content = bytearray(shard.read_bytes())
+    content[200:2000] = bytes(1800)
+    shard.write_bytes(content)
+    with pytest.raises(WorkError, match=f"{split}-00000.array_record is damaged"):
+        train(tiny_config(), tmp_path, tmp_path / "run")
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04", None])
+def test_damaged_ngrams_are_one_sentence_before_training(data, tmp_path, damage):
+    for file in data.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    file = tmp_path / "ngrams.npz"
+    file.write_bytes(file.read_bytes()[:200] if damage is None else damage)
+    with pytest.raises(RequestError, match=r"cannot read .*ngrams\.npz"):
+        train(tiny_config(), tmp_path, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("config", [[], {"model": 3}, {"model": {"width": "x"}}])
+def test_damaged_run_file_is_one_sentence(run, data, tmp_path, config):
+    fields = json.loads((run / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps({**fields, "config": config}))
+    with pytest.raises(RequestError):
+        evaluate(tmp_path, data)
 
 
 def test_evaluation_needs_a_run_and_a_checkpoint(data, run, tmp_path):

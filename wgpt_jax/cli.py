@@ -59,19 +59,18 @@ def train_command(argv: Sequence[str]) -> int:
 
         train(args.config, args.data, args.workdir)
 
-    if not argv or argv[0].startswith("-"):
-        return run_command(main, TrainArgs, argv, prog="wgpt train")
+    def parse_twice() -> None:
+        # The first pass finds the file wherever it stands; --help shows that file's values, where one is named.
+        named = [Path(word) for word in argv if word.endswith(".py") and not word.startswith("-")]
+        if not {"-h", "--help"} & set(argv):
+            named = [tyro.cli(TrainArgs, args=list(argv), prog="wgpt train").config_file]
+        if named:
+            default = TrainArgs(named[0], tyro.MISSING, tyro.MISSING, read_config_file(named[0]))
+            main(tyro.cli(TrainArgs, args=list(argv), default=default, prog="wgpt train"))
+        else:
+            run_command(main, TrainArgs, argv, prog="wgpt train")
 
-    def with_file() -> None:
-        default = TrainArgs(
-            config_file=Path(argv[0]),
-            data=tyro.MISSING,
-            workdir=tyro.MISSING,
-            config=read_config_file(argv[0]),
-        )
-        main(tyro.cli(TrainArgs, args=list(argv), default=default, prog="wgpt train"))
-
-    return guarded(with_file)
+    return guarded(parse_twice)
 
 
 def evaluate_command(argv: Sequence[str]) -> int:

@@ -117,7 +117,7 @@ class CheckpointConfig:
     """When state is saved and what is kept."""
 
     every: int = 500
-    """Steps between checkpoints; the last step and an interrupted one are always saved."""
+    """Steps between checkpoints; evaluated steps, the last one and an interrupted one are always saved."""
     keep: int = 2
     """Latest checkpoints kept, besides the best by validation NLL."""
     keep_every: int = 0
@@ -164,31 +164,46 @@ class Config:
         Raises:
             RequestError: naming the first key whose value cannot work.
         """
-        m, d, t, o = self.model, self.data, self.training, self.optimizer
+        m = self.model
         rules = [
             ("model.heads", m.heads > 0 and m.width % m.heads == 0 and (m.width // m.heads) % 2 == 0,
              f"{m.heads} heads must divide model.width {m.width} into parts of even size"),
             ("model.mel_heads", m.mel_depth == 0 or (m.mel_heads > 0 and m.mel_width % m.mel_heads == 0
                                                      and (m.mel_width // m.mel_heads) % 2 == 0),
              f"{m.mel_heads} heads must divide model.mel_width {m.mel_width} into parts of even size"),
-            ("model.depth", m.depth > 0, "must be at least 1"),
-            ("model.mel_kernel", m.mel_kernel > 0, "must be at least 1"),
-            *[(f"model.{name}", 0 <= getattr(m, name) < 1, "must be in [0, 1)")
-              for name in ("mel_dropout", "dropout")],
-            ("model.mel_dropout_window", 0 <= m.mel_dropout_window <= 1, "must be in [0, 1]"),
-            ("data.context", d.context > 0, "must be at least 1"),
-            ("training.steps", t.steps > 0, "must be at least 1"),
-            ("training.batch", t.batch > 0, "must be at least 1"),
-            ("optimizer.learning_rate", o.learning_rate > 0, "must be positive"),
-            ("optimizer.clip", o.clip > 0, "must be positive"),
-            ("checkpoint.every", self.checkpoint.every > 0, "must be at least 1"),
-            ("checkpoint.keep", self.checkpoint.keep > 0, "must be at least 1"),
-            ("logging.every", self.logging.every > 0, "must be at least 1"),
         ]  # fmt: skip
+        values = flatten(self)
+        rules += [(key, values[key] >= low, f"is {values[key]}, must be at least {low}") for key, low in _AT_LEAST]
+        rules += [(key, values[key] > 0, f"is {values[key]}, must be positive") for key in _POSITIVE]
+        rules += [(key, 0 <= values[key] <= 1, f"is {values[key]}, must be in [0, 1]") for key in _FRACTIONS]
+        rules += [(key, values[key] < 1, f"is {values[key]}, must be below 1") for key in _BELOW_1]
         for key, holds, why in rules:
             if not holds:
                 raise RequestError(f"{key}: {why}")
         return self
+
+
+_AT_LEAST = (
+    *((f"model.{name}", 1) for name in ("width", "depth", "heads", "hidden", "mel_width", "mel_kernel")),
+    *((f"model.{name}", 1) for name in ("vocabulary", "mel_bands", "mel_heads")),
+    ("model.mel_depth", 0),
+    ("data.context", 1),
+    ("data.workers", 0),
+    ("data.shuffle_seed", 0),
+    *((f"training.{name}", low) for name, low in (("steps", 1), ("batch", 1), ("seed", 0))),
+    *((f"training.{name}", 0) for name in ("eval_every", "eval_windows")),
+    ("optimizer.warmup", 0),
+    *((f"checkpoint.{name}", low) for name, low in (("every", 1), ("keep", 1), ("keep_every", 0))),
+    ("logging.every", 1),
+)
+_POSITIVE = (
+    *("model.embedding_std", "model.rope_base", "optimizer.learning_rate", "optimizer.epsilon", "optimizer.clip"),
+)
+_FRACTIONS = (
+    *("model.mel_dropout", "model.mel_dropout_window", "model.dropout"),
+    *("optimizer.beta1", "optimizer.beta2", "optimizer.final_fraction"),
+)
+_BELOW_1 = ("model.mel_dropout", "model.dropout", "optimizer.beta1", "optimizer.beta2")
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -240,6 +255,8 @@ def config_from_dict(fields: Mapping[str, Any], cls: type = Config, where: str =
     Raises:
         RequestError: naming an unknown or ill-typed key, with the nearest known name.
     """
+    if not isinstance(fields, Mapping):
+        raise RequestError(f"{where.rstrip('.') or 'the configuration'} is {fields!r}, not a group of keys")
     hints = typing.get_type_hints(cls)
     values = {}
     for key, value in fields.items():

@@ -18,10 +18,13 @@ from wgpt_jax.data.pipeline import open_split
 from wgpt_jax.data.records import decode_record
 from wgpt_jax.errors import RequestError, WorkError
 from wgpt_jax.plots import plot_losses, plot_mel_and_tokens
+from wgpt_jax.runs import read_run
+from wgpt_jax.scores import DocumentScores, SplitScores, format_stderr, paired_difference
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 MODELS = ("tokens", "hybrid")
 _PLOT_SECONDS = 6.0
+_FEWEST_DOCUMENTS = 5  # for a standard error worth the name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +55,8 @@ def demo(args: DemoArgs) -> None:
     """
     if not CONFIGS.is_dir():
         raise RequestError(f"the demo needs the configs/ folder of a clone (looked for {CONFIGS})")
+    if args.audio is not None and not args.audio.is_dir():
+        raise RequestError(f"there is no folder {args.audio}")
     if args.minutes <= 0 or (args.steps is not None and args.steps < 1):
         raise RequestError("--minutes and --steps must be positive")
     start = time.monotonic()
@@ -69,6 +74,9 @@ def demo(args: DemoArgs) -> None:
     _heading("2/5  Preparation: aligned mel slices and ENCODEC tokens in shards")
     split = ["--validation", "0.1", "--test", "0"]
     _tool("tools/prepare_audio.py", audio, data, "--codec", "bundled", *layout, *split)
+    index = load_index(data)
+    if not index.documents("validation"):
+        raise RequestError(f"one file is not enough: nothing of {audio} could be held out; give at least two")
     _heading("3/5  Training: the token-only model and the hybrid, on the same frames in the same order")
     for name in MODELS:
         _wgpt("train", CONFIGS / f"demo_{name}.py", "--data", data, "--workdir", work / name, *steps)
@@ -78,7 +86,6 @@ def demo(args: DemoArgs) -> None:
     _heading("5/5  Proof of causality: noise after frame t changes nothing up to t")
     _tool("tools/verify_causality.py", "--data", data, "--run", work / "hybrid")
 
-    index = load_index(data)
     results = {name: _read_evaluation(work / name) for name in MODELS}
     comparison = compare(results)
     (work / "results.json").write_text(json.dumps(comparison, indent=1) + "\n")
@@ -100,8 +107,6 @@ def compare(results: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any]]]]
         ``tokens`` and ``hybrid`` summaries, and ``difference`` (hybrid minus tokens, nats per token, paired by
         document) with ``difference_stderr``.
     """
-    from wgpt_jax.scores import DocumentScores, SplitScores, paired_difference
-
     scores = {}
     for name, (_, rows) in results.items():
         scores[name] = SplitScores(1)
@@ -110,7 +115,7 @@ def compare(results: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any]]]]
     return {
         **{name: summary for name, (summary, _) in results.items()},
         "difference": mean,
-        "difference_stderr": stderr,
+        "difference_stderr": None if math.isnan(stderr) else stderr,
     }
 
 
@@ -120,25 +125,26 @@ def format_results(comparison: dict[str, Any]) -> str:
     lines = [
         f"Held out: {tokens['documents']} documents, {tokens['frames']:,} tokens (75 per second)",
         "",
-        f"{'model':9} {'parameters':>10} {'NLL (nats)':>16} {'PPL':>8} {'top-1 %':>8} {'top-10 %':>9}",
+        f"{'model':9} {'parameters':>10} {'NLL (nats)':>18} {'PPL':>8} {'top-1 %':>8} {'top-10 %':>9}",
     ]
     for name in ("unigram", "bigram"):
         nll = tokens[f"{name}_nll"]
-        lines.append(f"{name:9} {'':>10} {nll:8.3f} {'':>7} {math.exp(nll):8.1f}")
+        lines.append(f"{name:9} {'':>10} {nll:8.3f} {'':9} {math.exp(nll):8.1f}")
     for name, row in (("tokens", tokens), ("hybrid", hybrid)):
         lines.append(
-            f"{name:9} {row['parameters']:10,} {row['nll']:8.3f} +- {row['nll_stderr']:.3f} {row['ppl']:8.1f} "
-            f"{100 * row['top1']:8.2f} {100 * row['top10']:9.2f}"
+            f"{name:9} {row['parameters']:10,} {row['nll']:8.3f} +- {format_stderr(row['nll_stderr']):6} "
+            f"{row['ppl']:8.1f} {100 * row['top1']:8.2f} {100 * row['top10']:9.2f}"
         )
     mean, stderr = comparison["difference"], comparison["difference_stderr"]
-    verdict = (
-        "the two are level within two standard errors"
-        if not abs(mean) > 2 * stderr
-        else f"the {'hybrid' if mean < 0 else 'token-only model'} is better"
-    )
+    if tokens["documents"] < _FEWEST_DOCUMENTS:
+        verdict = "too few documents to say which is better"
+    elif abs(mean) <= 2 * stderr:
+        verdict = "the two are level within two standard errors"
+    else:
+        verdict = f"the {'hybrid' if mean < 0 else 'token-only model'} is better"
     lines += [
         "",
-        f"hybrid - tokens: {mean:+.4f} +- {stderr:.4f} nats per token, paired by document: {verdict}",
+        f"hybrid - tokens: {mean:+.4f} +- {format_stderr(stderr)} nats per token, paired by document: {verdict}",
         "The hybrid's NLL is conditional on side information: it reads the mel of the original audio, which holds more",
         "than the coarse tokens do. One seed, one small corpus: a demonstration, no result.",
     ]
@@ -158,13 +164,16 @@ def _next_steps(work: Path) -> str:
 
 
 def _read_evaluation(run: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """The newest validation summary of a run and its per-document rows."""
+    """The newest validation summary of a finished run and its per-document rows."""
     newest = max((run / "evaluation").glob("validation-*.json"), key=lambda path: path.stat().st_mtime)
     rows = {}
     for line in newest.with_suffix(".documents.jsonl").read_text().splitlines():
         row = json.loads(line)
         rows[row.pop("document")] = row
-    return json.loads(newest.read_text()), rows
+    summary, steps = json.loads(newest.read_text()), read_run(run).config.training.steps
+    if summary["step"] != steps:
+        raise WorkError(f"{run} stopped at step {summary['step']} of {steps}; the same command continues the demo")
+    return summary, rows
 
 
 def _plot(work: Path, data: Path, index: DataIndex, comparison: dict[str, Any]) -> None:
@@ -205,5 +214,7 @@ def _call(shown: Sequence[str], real: Sequence[str], arguments: Sequence[object]
     except KeyboardInterrupt:
         process.wait()  # the command got the signal too: it saves, then ends
         raise
+    if code == RequestError.exit_code:
+        raise RequestError(f"{' '.join(shown)} refused what the demo asked for, see above")
     if code:
         raise WorkError(f"{' '.join(shown)} ended with exit code {code}; the same command continues the demo")

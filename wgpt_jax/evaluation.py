@@ -20,8 +20,15 @@ from wgpt_jax.data.ngrams import load_ngrams
 from wgpt_jax.data.pipeline import EvaluationBatch, evaluation_batches
 from wgpt_jax.errors import RequestError
 from wgpt_jax.parallel.mesh import batch_sharding, make_mesh
-from wgpt_jax.runs import RunFolder, RunInfo, check_data_is_readable, check_model_fits_data, read_run
-from wgpt_jax.scores import DocumentScores, SplitScores
+from wgpt_jax.runs import (
+    RunFolder,
+    RunInfo,
+    check_data_is_readable,
+    check_model_fits_data,
+    read_run,
+    training_data_fingerprint,
+)
+from wgpt_jax.scores import DocumentScores, SplitScores, format_stderr
 from wgpt_jax.training.checkpoint import Checkpoints
 from wgpt_jax.training.state import abstract_model
 from wgpt_jax.training.step import Scores, make_eval_step
@@ -74,8 +81,11 @@ def evaluate(
     scores = score_split(
         eval_fn, params, data, index, split, info.config, mesh, null_mel=mel == "null", progress=progress
     )
+    same_data = training_data_fingerprint(index) == info.data_fingerprint
     summary = {
         "run": str(run),
+        "data": str(data),
+        "same_data": same_data,
         "step": step,
         "split": split,
         "inputs": info.config.model.inputs,
@@ -90,7 +100,8 @@ def evaluate(
     domains = sorted({row.domain for row in scores.documents.values()})
     if len(domains) > 1:
         summary["by_domain"] = {name: scores.summary(index.clock.frames_per_second, name) for name in domains}
-    _write(RunFolder(run).evaluation, f"{split}-{step}-{summary['mel_source']}", summary, scores)
+    name = f"{split}-{step}-{summary['mel_source']}" + ("" if same_data else f"-{training_data_fingerprint(index)}")
+    _write(RunFolder(run).evaluation, name, summary, scores)
     return Evaluation(summary, scores)
 
 
@@ -164,13 +175,15 @@ def _add(
     previous = np.where(batch.starts, bos, batch.tokens[:, :-1, 0])
     unigram, bigram = -log_unigram[batch.targets], -log_bigram[previous, batch.targets]
     weights = batch.weights
-    np.add.at(scores.position_nll, batch.positions[weights], result.nll[weights])
-    np.add.at(scores.position_frames, batch.positions[weights], 1)
     for row, (record, _) in enumerate(evaluated.origins):
         for number in np.unique(batch.segment_ids[row][weights[row]]):
             here = batch.segment_ids[row] == number
             segment = record.segments[number - 1]
             document = scores.documents.setdefault(segment.document, DocumentScores(segment.domain))
+            # The first position of a piece cut out of its document already sees the frame before the window.
+            seen = batch.positions[row, here] + (not batch.starts[row, here][0])
+            np.add.at(scores.position_nll, seen, result.nll[row, here])
+            np.add.at(scores.position_frames, seen, 1)
             document.frames += int(here.sum())
             document.nll += float(result.nll[row, here].sum(dtype=np.float64))
             document.top1 += int((result.rank[row, here] < 1).sum())
@@ -195,6 +208,7 @@ def format_table(summary: dict[str, Any]) -> str:
         f"{summary['run']}, step {summary['step']}: {summary['inputs']} model, {summary['parameters']:,} parameters",
         f"{summary['split']} split, {summary['documents']} documents, {summary['frames']:,} frames; "
         f"under {sources[summary['mel_source']]}",
+        *([] if summary["codec_causal"] else ["WARNING: the codec is not causal, its tokens contain the future"]),
         "",
         f"{'':12} {'NLL':>8} {'+-':>7} {'bits/s':>8} {'PPL':>9} {'top-1 %':>8} {'top-10 %':>9} {'unigram':>8} "
         f"{'bigram':>8}",
@@ -202,7 +216,8 @@ def format_table(summary: dict[str, Any]) -> str:
     rows = {"all": summary, **summary.get("by_domain", {})}
     for name, row in rows.items():
         lines.append(
-            f"{name:12} {row['nll']:8.4f} {row['nll_stderr']:7.4f} {row['bits_per_second']:8.1f} {row['ppl']:9.2f} "
+            f"{name:12} {row['nll']:8.4f} {format_stderr(row['nll_stderr']):>7} "
+            f"{row['bits_per_second']:8.1f} {row['ppl']:9.2f} "
             f"{100 * row['top1']:8.2f} {100 * row['top10']:9.2f} {row['unigram_nll']:8.4f} {row['bigram_nll']:8.4f}"
         )
     lines += ["", "frames seen before   NLL"]

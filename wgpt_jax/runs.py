@@ -10,6 +10,7 @@ evaluation/       one JSON and one per-document JSON-lines file per `wgpt evalua
 
 import dataclasses
 import hashlib
+import importlib.metadata
 import json
 import os
 from pathlib import Path
@@ -94,6 +95,20 @@ def training_data_fingerprint(index: DataIndex) -> str:
     """Hash of the training shards in their order: equal only if every batch is equal."""
     text = "\n".join(shard.sha256 for shard in index.split("train"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def new_run(config: Config, index: DataIndex, parameters: dict[str, int]) -> RunInfo:
+    """What ``run.json`` says of a run of ``config`` on data with ``index``."""
+    return RunInfo(
+        config=config,
+        clock=index.clock,
+        codec=index.codec,
+        mel=index.mel,
+        codebooks=index.codebooks,
+        data_fingerprint=training_data_fingerprint(index),
+        parameters=parameters,
+        versions={name: importlib.metadata.version(name) for name in ("wgpt_jax", "jax", "flax", "optax", "grain")},
+    )
 
 
 def read_run(path: str | os.PathLike) -> RunInfo:

@@ -28,14 +28,16 @@ class SplitScores:
 
     def __init__(self, context: int):
         self.documents: dict[str, DocumentScores] = {}
-        self.position_nll = np.zeros(context)
-        self.position_frames = np.zeros(context, np.int64)
+        # Index: frames of the document that a position sees in its window, 0 to context.
+        self.position_nll = np.zeros(context + 1)
+        self.position_frames = np.zeros(context + 1, np.int64)
 
     def summary(self, frames_per_second: float, domain: str | None = None) -> dict[str, Any]:
         """Totals over all documents, or over those of a domain.
 
         ``nll`` is in nats per token; ``nll_stderr`` its standard error over documents (ratio estimator: documents are
-        the independent units, tokens within one are not); ``top1``, ``top10`` are fractions.
+        the independent units, tokens within one are not), None for a single document; ``top1`` and ``top10`` are
+        fractions.
         """
         rows = [row for row in self.documents.values() if domain in (None, row.domain)]
         frames = np.array([row.frames for row in rows])
@@ -43,9 +45,9 @@ class SplitScores:
         total = frames.sum()
         return {
             "nll": nll,
-            "nll_stderr": stderr,
+            "nll_stderr": None if math.isnan(stderr) else stderr,
             "bits_per_second": nll / math.log(2) * frames_per_second,
-            "ppl": math.exp(nll),
+            "ppl": math.exp(min(nll, 700.0)),
             "top1": sum(row.top1 for row in rows) / total,
             "top10": sum(row.top10 for row in rows) / total,
             "unigram_nll": sum(row.unigram for row in rows) / total,
@@ -100,3 +102,8 @@ def paired_difference(first: SplitScores, second: SplitScores) -> tuple[float, f
     if any(a.frames != b.frames for a, b in pairs):
         raise ValueError("the two models were scored on different frames")
     return ratio([a.nll - b.nll for a, b in pairs], np.array([a.frames for a, _ in pairs]))
+
+
+def format_stderr(value: float | None) -> str:
+    """A standard error for a table; a dash for a single document."""
+    return "-" if value is None else f"{value:.4f}"

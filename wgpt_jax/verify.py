@@ -15,6 +15,7 @@ from flax import nnx
 
 from wgpt_jax.audio.mel import MelConfig, log_mel
 from wgpt_jax.command import run_command
+from wgpt_jax.config import MeshConfig
 from wgpt_jax.data.batch import Batch
 from wgpt_jax.data.records import Record, Segment
 from wgpt_jax.data.windows import cut_window, stack_windows
@@ -93,8 +94,8 @@ def _signals(args: VerifyArgs, info: RunInfo) -> Iterator[tuple[str, np.ndarray]
     if args.audio:
         yield str(args.audio), _read(args.audio, rate)[:longest]
     elif args.data:
-        for path in draw_documents(args.data, args.documents, args.audio_root, args.seed):
-            yield path.name, _read(path, rate)[:longest]
+        for document in draw_documents(args.data, args.documents, args.audio_root, args.seed):
+            yield document.name, _read(document.audio, rate)[:longest]
     else:
         rng = np.random.default_rng(args.seed)
         loudness = np.repeat(rng.uniform(0, 1, longest // info.clock.hop), info.clock.hop)
@@ -111,7 +112,7 @@ def samples_to_logits(run: Path, info: RunInfo) -> Callable[[np.ndarray], np.nda
     codec = cached_codec(info.codec.name, allow_noncausal=not info.codec.causal)
     if codec.fingerprint != info.codec.fingerprint:
         raise RequestError(f"codec {codec.name} is no longer the one {run} was trained with")
-    mesh = make_mesh(info.config.mesh, jax.devices()[:1])
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     graph, params, _ = load_network(run, info, mesh)
 
     @jax.jit

@@ -73,7 +73,9 @@ class DataIndex:
             raise RequestError(f"unknown split {name!r}; the splits are {', '.join(SPLITS)}")
         shards = tuple(shard for shard in self.shards if shard.split == name)
         if not shards:
-            raise RequestError(f"the data set has no {name} split; prepare it with a larger --{name} fraction")
+            raise RequestError(
+                f"the data set has no {name} split; prepare it into another folder with a larger --{name} fraction"
+            )
         return shards
 
     def frames(self, split: str) -> int:

@@ -5,6 +5,8 @@ Counted once, on the training split, when the data is prepared (``ngrams.npz`` b
 
 import dataclasses
 import os
+import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -92,6 +94,6 @@ def load_ngrams(folder: str | os.PathLike) -> NGrams:
             size = int(fields["codebook_size"])
             pairs = np.zeros((size + 1, size), np.int64)
             pairs[fields["previous"], fields["following"]] = fields["counts"]
-    except (OSError, ValueError, KeyError, IndexError) as error:
+    except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise RequestError(f"cannot read {path} ({error}); run tools/prepare_audio.py again") from error
     return NGrams(pairs)

@@ -12,10 +12,10 @@ from grain.sources import ArrayRecordDataSource
 
 from wgpt_jax.config import DataConfig
 from wgpt_jax.data.batch import Batch
-from wgpt_jax.data.index import DataIndex
+from wgpt_jax.data.index import DataIndex, file_sha256
 from wgpt_jax.data.records import Record, decode_record
 from wgpt_jax.data.windows import cut_window, random_start, stack_windows, tile_record
-from wgpt_jax.errors import WorkError
+from wgpt_jax.errors import RequestError, WorkError
 
 _PREFETCH = 4  # batches; Grain's default of 500 would hold gigabytes
 
@@ -31,7 +31,20 @@ def open_split(folder: str | os.PathLike, index: DataIndex, split: str) -> Array
     try:
         return ArrayRecordDataSource(paths)
     except (RuntimeError, OSError, ValueError) as error:
-        raise WorkError(f"cannot read the {split} shards in {folder}: {error}") from error
+        raise WorkError(describe_damage(folder, index, split, error)) from error
+
+
+def describe_damage(folder: str | os.PathLike, index: DataIndex, split: str, error: Exception) -> str:
+    """A sentence about records that cannot be read: which shard is not what was written, and the remedy."""
+    for shard in index.split(split):
+        path = Path(folder) / shard.file
+        if not path.is_file() or file_sha256(path) != shard.sha256:
+            return (
+                f"shard {path} is damaged (its sha256 is not {shard.sha256}); run the same tools/prepare_audio.py "
+                "command again, it makes damaged shards anew"
+            )
+    first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return f"cannot read the {split} shards in {folder}: {first_line}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +117,10 @@ def evaluation_batches(
     rows: list[tuple[Batch, tuple[Record, int]]] = []
     taken = 0
     for key in order:
-        record = decode_record(source[int(key)])
+        try:
+            record = decode_record(source[int(key)])
+        except (RuntimeError, OSError, RequestError) as error:
+            raise WorkError(describe_damage(folder, index, split, error)) from error
         for start, window in tile_record(record, context):
             rows.append((window, (record, start)))
             taken += 1

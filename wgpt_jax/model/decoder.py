@@ -105,7 +105,17 @@ class Decoder(nnx.Module):
         )
         self.stack = Stack(blocks, rngs, config.remat)
         self.head_norm = RMSNorm(d)
-        self.head = Einsum("btd,dv->btv", (d, v), ("embed", "vocab"), fan_in=d, gain=0.5, dtype=dtype, rngs=rngs)
+        # Logits straight in float32: rounded to bfloat16 they would tie, and the loss with them.
+        self.head = Einsum(
+            "btd,dv->btv",
+            (d, v),
+            ("embed", "vocab"),
+            fan_in=d,
+            gain=0.5,
+            dtype=dtype,
+            out_dtype=jnp.float32,
+            rngs=rngs,
+        )
 
     def __call__(
         self, batch: Batch, *, null_mel: jax.Array | None = None, dropout_key: jax.Array | None = None
@@ -134,7 +144,7 @@ class Decoder(nnx.Module):
             else:
                 x = x.astype(mel.dtype) + self.fuse(mel)
         x = self.stack(x.astype(compute_dtype(self.config)), batch.segment_ids, batch.positions, keys[1])
-        return self.head(self.head_norm(x)).astype(jnp.float32)
+        return self.head(self.head_norm(x))
 
 
 def compute_dtype(config: ModelConfig) -> jnp.dtype:

@@ -10,7 +10,6 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.ad_checkpoint import checkpoint_policies
 
 from wgpt_jax.model.attention import attend, rotate
 
@@ -33,17 +32,19 @@ class BlockConfig:
 class Einsum(nnx.Module):
     """A matrix product by einsum, without bias.
 
-    The kernel is normal with standard deviation ``gain / sqrt(fan_in)``, computed in ``dtype``, stored in float32.
+    The kernel is normal with standard deviation ``gain / sqrt(fan_in)`` and stored in float32; operands are rounded to
+    ``dtype``, the result is in ``out_dtype`` (``dtype`` by default).
     """
 
-    def __init__(self, equation, shape, axes, *, fan_in, dtype, rngs, gain=1.0):
-        self.equation, self.dtype = equation, dtype
+    def __init__(self, equation, shape, axes, *, fan_in, dtype, rngs, gain=1.0, out_dtype=None):
+        self.equation, self.dtype, self.out_dtype = equation, dtype, out_dtype or dtype
         std = gain * fan_in**-0.5
         self.kernel = nnx.Param(std * jax.random.normal(rngs.params(), shape, jnp.float32), out_sharding=axes)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., in] -> [..., out], as the equation says."""
-        return jnp.einsum(self.equation, x.astype(self.dtype), self.kernel[...].astype(self.dtype))
+        operands = x.astype(self.dtype), self.kernel[...].astype(self.dtype)
+        return jnp.einsum(self.equation, *operands, preferred_element_type=self.out_dtype)
 
 
 class RMSNorm(nnx.Module):
@@ -127,9 +128,8 @@ def drop(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
 
 
 REMAT_POLICIES = {
-    "none": checkpoint_policies.everything_saveable,
-    "dots": checkpoint_policies.dots_with_no_batch_dims_saveable,
-    "full": checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
 }
 
 

@@ -14,7 +14,7 @@ from flax import nnx
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from wgpt_jax.config import MeshConfig
+from wgpt_jax.config import Config, MeshConfig
 from wgpt_jax.data.batch import Batch
 from wgpt_jax.errors import RequestError
 
@@ -43,11 +43,21 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Me
     return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
-def check_batch(batch: int, mesh: Mesh) -> None:
-    """Raises RequestError unless ``batch`` windows divide evenly over the mesh."""
-    parts = mesh.shape["data"] * mesh.shape["fsdp"]
-    if batch % parts:
-        raise RequestError(f"training.batch {batch} is not a multiple of {parts} (mesh.data x mesh.fsdp)")
+def check_mesh_fits(config: Config, mesh: Mesh) -> None:
+    """Raises RequestError unless the batch and every sharded size divide evenly over the mesh."""
+    m, hybrid = config.model, config.model.inputs == "hybrid"
+    fsdp, tensor = mesh.shape["fsdp"], mesh.shape["tensor"]
+    rows = mesh.shape["data"] * fsdp
+    sizes = [("training.batch", config.training.batch, rows, "mesh.data x mesh.fsdp")]
+    sizes += [("model.width", m.width, fsdp, "mesh.fsdp"), ("model.heads", m.heads, tensor, "mesh.tensor")]
+    sizes += [(f"model.{name}", getattr(m, name), tensor, "mesh.tensor") for name in ("hidden", "vocabulary")]
+    if hybrid:
+        sizes += [("model.mel_width", m.mel_width, fsdp, "mesh.fsdp")]
+    if hybrid and m.mel_depth:
+        sizes += [("model.mel_heads", m.mel_heads, tensor, "mesh.tensor")]
+    for key, size, parts, axes in sizes:
+        if size % parts:
+            raise RequestError(f"{key} {size} is not a multiple of {parts} ({axes})")
 
 
 @contextlib.contextmanager

@@ -92,12 +92,12 @@ def write_shard(plan: ShardPlan, root: Path, out: Path, conversion: Conversion) 
 
 
 def finished(plan: ShardPlan, out: Path) -> ShardReport | None:
-    """The report of a finished shard; None if it is to be made (again)."""
+    """The report of a finished shard; None if it is to be made (again): missing, or not the bytes that were written."""
     report = load_report(out / f"{plan.name}.json")
     if report is None or not report.documents:
         return report
     path = out / report.shard.file
-    return report if path.is_file() and path.stat().st_size > 0 else None
+    return report if path.is_file() and file_sha256(path) == report.shard.sha256 else None
 
 
 def load_report(path: Path) -> ShardReport | None:

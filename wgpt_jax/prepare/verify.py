@@ -1,5 +1,6 @@
 """Proof of causality on a prepared data set: stored mel and tokens against their own audio, disturbed."""
 
+import dataclasses
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,12 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from wgpt_jax.audio.mel import log_mel
-from wgpt_jax.data.index import DataIndex, load_index
+from wgpt_jax.data.index import load_index
 from wgpt_jax.errors import RequestError
 from wgpt_jax.prepare.causality import CausalityReport, verify_function
 from wgpt_jax.prepare.codec import cached_codec
 from wgpt_jax.prepare.shards import load_report, read_records
 from wgpt_jax.prepare.sources import SourceError, decode_audio
+
+_SHORTEST = 16  # frames
 
 
 def verify_prepared(
@@ -33,18 +36,18 @@ def verify_prepared(
         RequestError: if the audio or the codec is not there, or the codec is another one.
     """
     index = load_index(data_dir)
-    root = Path(audio_root or index.options["source"])
     codec = cached_codec(index.codec.name, allow_noncausal=not index.codec.causal)
     if codec.fingerprint != index.codec.fingerprint:
         raise RequestError(f"codec {codec.name} is no longer the one {data_dir} was prepared with")
-    for shard, name in _draw(index, Path(data_dir), documents, seed):
+    for document in draw_documents(data_dir, documents, audio_root, seed):
         try:
-            samples = decode_audio(root / name, index.clock.sample_rate)
+            samples = decode_audio(document.audio, index.clock.sample_rate)
         except SourceError as error:
             raise RequestError(
-                f"cannot read the audio {root / name} ({error}); say where it is: --audio-root"
+                f"cannot read the audio {document.audio} ({error}); say where it is: --audio-root"
             ) from error
-        mel, tokens = _stored(shard, name)
+        name = document.name
+        mel, tokens = _stored(document.shard, name)
         functions = {
             "mel": (lambda x: log_mel(x, index.mel, index.clock).astype(np.float16), mel),
             "tokens": (lambda x: codec.encode(x, index.codebooks), tokens),
@@ -53,21 +56,39 @@ def verify_prepared(
             yield verify_function(f"{stream} of {name}", function, samples, index.clock, seed=seed, expected=stored)
 
 
+@dataclasses.dataclass(frozen=True)
+class DrawnDocument:
+    """A document of a prepared set and where its two forms are."""
+
+    name: str
+    audio: Path
+    shard: Path
+
+
 def draw_documents(
     data_dir: str | os.PathLike, documents: int, audio_root: str | os.PathLike | None = None, seed: int = 0
-) -> list[Path]:
-    """Audio files of the documents that :func:`verify_prepared` draws; same arguments."""
-    index = load_index(data_dir)
+) -> list[DrawnDocument]:
+    """Draws documents without repetition, none too short to tell a leak from silence.
+
+    Args:
+        data_dir: folder of a prepared data set.
+        documents: number of documents; fewer if there are not as many.
+        audio_root: folder of the audio; the one in the index by default.
+        seed: of the draw.
+
+    Raises:
+        RequestError: if no document is long enough.
+    """
+    index, folder = load_index(data_dir), Path(data_dir)
     root = Path(audio_root or index.options["source"])
-    return [root / name for _, name in _draw(index, Path(data_dir), documents, seed)]
-
-
-def _draw(index: DataIndex, folder: Path, documents: int, seed: int) -> list[tuple[Path, str]]:
-    """Shard and name of documents, drawn without repetition."""
     found = []
     for shard in index.shards:
         report = load_report((folder / shard.file).with_suffix(".json"))
-        found += [(folder / shard.file, document["name"]) for document in (report.documents if report else ())]
+        for document in report.documents if report else ():
+            if document["frames"] >= _SHORTEST:
+                found.append(DrawnDocument(document["name"], root / document["name"], folder / shard.file))
+    if not found:
+        raise RequestError(f"no document in {data_dir} has {_SHORTEST} frames: too short to prove anything on")
     drawn = np.random.default_rng(seed).permutation(len(found))[:documents]
     return [found[i] for i in sorted(drawn)]
 

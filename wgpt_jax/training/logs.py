@@ -2,13 +2,17 @@
 
 import json
 import os
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 from tqdm import tqdm
 
-from wgpt_jax.config import LoggingConfig
+from wgpt_jax.config import Config, LoggingConfig
+from wgpt_jax.data.index import DataIndex
 from wgpt_jax.plots import plot_losses
 from wgpt_jax.runs import RunFolder
 
@@ -30,6 +34,23 @@ class RunLog:
 
             self.tensorboard = SummaryWriter(str(run.tensorboard), purge_step=first_step + 1)
         self.bar = tqdm(total=steps, initial=first_step, unit="step", dynamic_ncols=True, mininterval=0.5)
+
+    def start(
+        self, config: Config, index: DataIndex, mesh: Mesh, parameters: int, step: int, warnings: Sequence[str]
+    ) -> None:
+        """Says what is about to be trained, and from where."""
+        for warning in warnings:
+            self.say(f"warning: {warning}")
+        steps = config.training.steps
+        self.say(
+            f"{config.model.inputs} model, {parameters:,} parameters, {mesh.size} {jax.default_backend()} device(s); "
+            f"{index.frames('train'):,} training frames; "
+            + (f"resuming at step {step} of {steps}" if step else f"{steps} steps")
+        )
+        if not index.frames("validation"):
+            self.say("warning: the data has no validation split, so nothing is evaluated")
+        if step >= steps:
+            self.say("nothing left to do; more --training.steps would continue it")
 
     def train(self, step: int, values: dict[str, float]) -> None:
         """Logs the metrics of a training step."""
@@ -70,6 +91,23 @@ class RunLog:
         if self.tensorboard:
             for name, value in values.items():
                 self.tensorboard.add_scalar(f"{kind}/{name}", value, step)
+
+
+class Throughput:
+    """Frames per second between two logged steps that nothing but training lies between."""
+
+    def __init__(self):
+        self.restart()
+
+    def restart(self) -> None:
+        """Forgets the last logged step: what follows it (an evaluation, a save) is not training."""
+        self._last: tuple[int, float] | None = None
+
+    def rate(self, step: int, frames_per_step: float) -> dict[str, float]:
+        """``frames_per_second`` since the last call; nothing if there is none since the restart."""
+        now, last = time.perf_counter(), self._last
+        self._last = (step, now)
+        return {} if last is None else {"frames_per_second": (step - last[0]) * frames_per_step / (now - last[1])}
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -76,7 +76,17 @@ class Scores(NamedTuple):
     nll: jax.Array
     """float32 [B, T]; nats."""
     rank: jax.Array
-    """int32 [B, T]; entries with a higher logit than the target (0: the target came first)."""
+    """int32 [B, T]; entries that come before the target when sorted by logit (0: the target came first)."""
+
+
+def score_tokens(logits: jax.Array, targets: jax.Array) -> Scores:
+    """Scores of each target: float32 [B, T, V], int [B, T] -> :class:`Scores`."""
+    targets = targets.astype(jnp.int32)
+    target_logit = jnp.take_along_axis(logits, targets[..., None], axis=-1)
+    # As argmax decides ties: the lower entry comes first. `not <=` also ranks a target last among nans.
+    earlier = jnp.arange(logits.shape[-1]) < targets[..., None]
+    ahead = ~(logits <= target_logit) | ((logits == target_logit) & earlier)
+    return Scores(token_nll(logits, targets), jnp.sum(ahead, axis=-1))
 
 
 def make_eval_step(
@@ -90,9 +100,7 @@ def make_eval_step(
     def step(params: nnx.State, batch: Batch, no_mel: jax.Array) -> Scores:
         null_mel = None if config.inputs == "tokens" else jnp.broadcast_to(no_mel, batch.segment_ids.shape)
         logits = nnx.merge(graph, params)(batch, null_mel=null_mel)
-        targets = batch.targets.astype(jnp.int32)
-        target_logit = jnp.take_along_axis(logits, targets[..., None], axis=-1)
-        return Scores(token_nll(logits, targets), jnp.sum(logits > target_logit, axis=-1))
+        return score_tokens(logits, batch.targets)
 
     everywhere = NamedSharding(mesh, P())
     shardings = shardings_of(params)
