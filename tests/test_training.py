@@ -223,6 +223,14 @@ def test_more_steps_continue_a_finished_run(data, tmp_path):
     assert train(tiny_config(training={"steps": 6}), data, tmp_path / "run") == 6
 
 
+def test_one_validation_document_is_enough(tmp_path):
+    markov_dataset(tmp_path / "data", train=4, validation=1)
+    config = tiny_config(training={"steps": 2}, logging={"tensorboard": True})
+    assert train(config, tmp_path / "data", tmp_path / "run") == 2
+    assert read_metrics(tmp_path / "run/metrics.jsonl")[-1]["nll_stderr"] is None
+    assert list((tmp_path / "run/tensorboard").iterdir())
+
+
 def test_other_data_is_refused_for_a_run(run, tmp_path):
     markov_dataset(tmp_path / "other", seed=9)
     with pytest.raises(RequestError, match="was trained on other data"):

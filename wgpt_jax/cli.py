@@ -3,8 +3,6 @@
 import dataclasses
 import difflib
 import json
-import logging
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -119,9 +117,6 @@ def usage() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs ``wgpt COMMAND ...``; returns the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    # XLA and Orbax write chatter to stderr that tells a user nothing.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    logging.getLogger("absl").setLevel(logging.ERROR)
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
         return 0 if argv else 2

@@ -1,5 +1,6 @@
 """How every command starts and ends: typed flags in, one clear sentence and an exit code out."""
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -35,6 +36,9 @@ def run_command(
 
 def guarded(work: Callable[[], object]) -> int:
     """Runs ``work`` and turns its outcome into an exit code: 0 done, 1 failed, 2 wrong request, 130 interrupted."""
+    # XLA and Orbax write chatter to stderr that tells a user nothing.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.getLogger("absl").setLevel(logging.ERROR)
     try:
         work()
         sys.stdout.flush()

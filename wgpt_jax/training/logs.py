@@ -90,7 +90,8 @@ class RunLog:
         self.file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
         if self.tensorboard:
             for name, value in values.items():
-                self.tensorboard.add_scalar(f"{kind}/{name}", value, step)
+                if value is not None:  # a standard error of a single document
+                    self.tensorboard.add_scalar(f"{kind}/{name}", value, step)
 
 
 class Throughput:
