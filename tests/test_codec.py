@@ -208,6 +208,7 @@ def test_a_hub_that_does_not_answer_is_asked_once(answer, sentence, monkeypatch)
         raise answer
 
     monkeypatch.setattr(urllib.request, "urlopen", urlopen)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     with pytest.raises(RequestError, match=rf"{sentence}.*--codec DIR.*--codec bundled"):
         load_codec("nobody/no_such_codec")
     assert len(calls) == 1 and calls[0] <= 10

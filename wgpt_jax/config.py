@@ -42,7 +42,7 @@ class ModelConfig:
     """Slices that the mel branch's causal convolution sees, the newest one included."""
     fusion: Literal["concat", "add"] = "concat"
     """How the two normalised streams meet: concatenated and projected (the paper), or projected and added."""
-    embedding_std: float = 1.0
+    embedding_std: float = 0.3
     """Standard deviation of the token embedding at initialisation; tune it for every arm alike."""
     mel_dropout: float = 0.0
     """Probability that the null mel replaces a slice during training."""
