@@ -105,5 +105,5 @@ def paired_difference(first: SplitScores, second: SplitScores) -> tuple[float, f
 
 
 def format_stderr(value: float | None) -> str:
-    """A standard error for a table; a dash for a single document."""
-    return "-" if value is None else f"{value:.4f}"
+    """A standard error for a table; ``n/a`` for a single document."""
+    return "n/a" if value is None else f"{value:.4f}"
