@@ -62,11 +62,8 @@ def train_command(argv: Sequence[str]) -> int:
         named = [Path(word) for word in argv if word.endswith(".py") and not word.startswith("-")]
         if not {"-h", "--help"} & set(argv):
             named = [tyro.cli(TrainArgs, args=list(argv), prog="wgpt train").config_file]
-        if named:
-            default = TrainArgs(named[0], tyro.MISSING, tyro.MISSING, read_config_file(named[0]))
-            main(tyro.cli(TrainArgs, args=list(argv), default=default, prog="wgpt train"))
-        else:
-            run_command(main, TrainArgs, argv, prog="wgpt train")
+        default = TrainArgs(named[0], tyro.MISSING, tyro.MISSING, read_config_file(named[0])) if named else None
+        main(tyro.cli(TrainArgs, args=list(argv), default=default, prog="wgpt train"))
 
     return guarded(parse_twice)
 

@@ -78,8 +78,8 @@ def _reports(args: VerifyArgs) -> Iterator[CausalityReport]:
         codec = cached_codec(info.codec.name if info else args.codec, allow_noncausal=True)
         samples = _read(args.audio, codec.clock.sample_rate)
         mel = info.mel if info else MelConfig()
-        yield verify_function(f"mel of {args.audio}", lambda x: log_mel(x, mel, codec.clock), samples, codec.clock)
-        yield verify_function(f"tokens of {args.audio}", codec.encode, samples, codec.clock)
+        for name, function in (("mel", lambda x: log_mel(x, mel, codec.clock)), ("tokens", codec.encode)):
+            yield verify_function(f"{name} of {args.audio}", function, samples, codec.clock, seed=args.seed)
     if args.data:
         yield from verify_prepared(args.data, args.documents, args.audio_root, args.seed)
     if info:
@@ -130,10 +130,11 @@ def samples_to_logits(run: Path, info: RunInfo) -> Callable[[np.ndarray], np.nda
 
 
 def _read(path: Path, sample_rate: int) -> np.ndarray:
+    """An audio file, float32 [N]; RequestError if it cannot be read, with the flag that helps if it has moved."""
     try:
         return decode_audio(path, sample_rate)
     except SourceError as error:
-        raise RequestError(f"cannot read {path}: {error}") from error
+        raise RequestError(f"cannot read {path} ({error}); if it has moved, say where it is: --audio-root") from error
 
 
 def main() -> int:
