@@ -126,6 +126,7 @@ NONCAUSAL = {
         "target_bandwidths": [1.8],
     },
     "clip-normalised": {"normalize": True},
+    "reflecting past the warm-up": {"pad_mode": "reflect", "kernel_size": 11},
 }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from transformers import EncodecModel
+from transformers import EncodecConfig, EncodecModel
 
 from wgpt_jax.audio.clock import Clock
 from wgpt_jax.data.index import CodecInfo
@@ -52,7 +52,7 @@ class Codec:
         self.codebooks = int(config.num_quantizers)
         self.causal = (
             config.use_causal_conv
-            and config.pad_mode in ("constant", "reflect")
+            and (config.pad_mode == "constant" or (config.pad_mode == "reflect" and _reflects_within_warmup(config)))
             and config.norm_type == "weight_norm"
             and config.trim_right_ratio == 1.0
             and config.chunk_length_s is None
@@ -169,6 +169,11 @@ class Codec:
         quantizer = self._model.quantizer
         bandwidths = sorted(self._model.config.target_bandwidths)
         return next(b for b in bandwidths if quantizer.get_num_quantizers_for_bandwidth(b) >= codebooks)
+
+
+def _reflects_within_warmup(config: EncodecConfig) -> bool:
+    """Whether the convolutions at the frame rate, which reflect the farthest, show silence nothing but silence."""
+    return max(config.kernel_size, config.last_kernel_size) <= WARMUP_FRAMES
 
 
 @contextlib.contextmanager
