@@ -38,17 +38,26 @@ def entropy_rate(matrix: np.ndarray) -> float:
     return float(-np.sum(stationary[:, None] * matrix * np.log(matrix)))
 
 
-def markov_document(name: str, frames: int, matrix: np.ndarray, rng: np.random.Generator, domain="all") -> Document:
+def markov_document(
+    name: str, frames: int, matrix: np.ndarray, rng: np.random.Generator, domain="all", sources: int = 1
+) -> Document:
+    """Tokens of a Markov chain and noise for each mel source."""
     tokens = np.zeros((frames, CODEBOOKS), np.int16)
     cumulative = matrix.cumsum(axis=1)
     state = rng.integers(VOCABULARY)
     for t in range(frames):
         state = min(int(np.searchsorted(cumulative[state], rng.random())), VOCABULARY - 1)
         tokens[t] = state, rng.integers(VOCABULARY)
-    return Document(name, domain, tokens, rng.normal(size=(frames, BANDS)).astype(np.float16))
+    return Document(name, domain, tokens, rng.normal(size=(sources, frames, BANDS)).astype(np.float16))
 
 
-def write_dataset(folder: Path, splits: dict[str, list[Document]], max_frames: int = 2048, codec="c0dec") -> DataIndex:
+def write_dataset(
+    folder: Path,
+    splits: dict[str, list[Document]],
+    max_frames: int = 2048,
+    codec="c0dec",
+    mel_sources: tuple[str, ...] = ("original",),
+) -> DataIndex:
     """Writes one shard per split, the n-grams and the index."""
     folder.mkdir(parents=True, exist_ok=True)
     shards = []
@@ -68,6 +77,7 @@ def write_dataset(folder: Path, splits: dict[str, list[Document]], max_frames: i
         codec=CodecInfo("synthetic", codec, VOCABULARY, True),
         codebooks=CODEBOOKS,
         mel=MelConfig(bands=BANDS),
+        mel_sources=mel_sources,
         shards=tuple(shards),
         domains=tuple(sorted({d.domain for documents in splits.values() for d in documents})),
         failed=(),
@@ -78,18 +88,34 @@ def write_dataset(folder: Path, splits: dict[str, list[Document]], max_frames: i
     return index
 
 
-def markov_dataset(folder: Path, *, train=40, validation=6, frames=(50, 400), max_frames=512, seed=0) -> DataIndex:
-    """Train and validation documents of one Markov chain, lengths uniform in ``frames``."""
+def markov_dataset(
+    folder: Path,
+    *,
+    train=40,
+    validation=6,
+    frames=(50, 400),
+    max_frames=512,
+    seed=0,
+    mel_sources: tuple[str, ...] = ("original",),
+) -> DataIndex:
+    """Train and validation documents of one Markov chain, lengths uniform in ``frames``; every mel is noise."""
     rng, matrix = np.random.default_rng(seed), markov_matrix()
 
     def documents(split, count):
         return [
-            markov_document(f"{split}/{i}", int(rng.integers(*frames)), matrix, rng, domain=("a", "b")[i % 2])
+            markov_document(
+                f"{split}/{i}",
+                int(rng.integers(*frames)),
+                matrix,
+                rng,
+                domain=("a", "b")[i % 2],
+                sources=len(mel_sources),
+            )
             for i in range(count)
         ]
 
     splits = {"train": documents("train", train), "validation": documents("validation", validation)}
-    return write_dataset(folder, splits, max_frames)
+    return write_dataset(folder, splits, max_frames, mel_sources=mel_sources)
 
 
 def tiny_config(inputs="hybrid", **groups) -> Config:
@@ -98,6 +124,7 @@ def tiny_config(inputs="hybrid", **groups) -> Config:
         "model": {
             "inputs": inputs, "width": 16, "depth": 2, "heads": 2, "hidden": 32, "mel_width": 8, "mel_depth": 1,
             "mel_heads": 2, "vocabulary": VOCABULARY, "mel_bands": BANDS,
+            "depformer_width": 16, "depformer_depth": 1, "depformer_heads": 2,
         },
         "data": {"context": 32},
         "training": {"steps": 10, "batch": 8, "eval_every": 5, "eval_windows": 16},

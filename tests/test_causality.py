@@ -1,5 +1,7 @@
 """The causality check passes on what is causal and, as important, fails on what is not."""
 
+import functools
+
 import librosa
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from wgpt_jax.audio.clock import Clock
 from wgpt_jax.audio.mel import MelConfig, log_mel
 from wgpt_jax.prepare.causality import first_change, sweep_frames, verify_function, with_noise_after
 from wgpt_jax.prepare.codec import load_codec
+from wgpt_jax.prepare.convert import source_mel
 from wgpt_jax.prepare.encodec import Codec
 
 CLOCK, MEL = Clock(24000, 320), MelConfig()
@@ -61,10 +64,19 @@ def test_tokens_are_causal_from_the_first_frame_on(codec_folder, reflect_folder)
         assert report.passed, report
 
 
+@pytest.mark.parametrize("source", ["codec1", "codec4"])
+def test_the_mel_of_decoded_tokens_is_causal(source, codec_folder, reflect_folder):
+    for name in (codec_folder, reflect_folder, "bundled"):
+        function = functools.partial(source_mel, source, codec=load_codec(str(name)), mel=MEL)
+        report = verify_function(f"{source} mel", function, sound(0.5), CLOCK)
+        assert report.passed, report
+
+
 def test_an_unwarmed_reflecting_start_is_caught(unwarmed):
-    report = verify_function("tokens", unwarmed.encode, sound(1.0), CLOCK)
-    assert not report.passed and "sees the future" in str(report)
-    assert {t for t, _ in report.leaks} <= set(range(8)), "it leaks at the start only"
+    for function in (unwarmed.encode, functools.partial(source_mel, "codec1", codec=unwarmed, mel=MEL)):
+        report = verify_function("tokens", function, sound(1.0), CLOCK)
+        assert not report.passed and "sees the future" in str(report)
+        assert {t for t, _ in report.leaks} <= set(range(8)), "it leaks at the start only"
 
 
 def test_a_function_that_ignores_its_input_proves_nothing():

@@ -1,6 +1,7 @@
 """Configurations fail early, by name, and say what was meant."""
 
 import dataclasses
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wgpt_jax.config import Config, ModelConfig, config_from_dict, differences, flatten, load_config
+from wgpt_jax.config import (
+    Config,
+    DataConfig,
+    ModelConfig,
+    config_from_dict,
+    config_to_json,
+    differences,
+    flatten,
+    load_config,
+)
 from wgpt_jax.errors import RequestError
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
@@ -27,7 +37,36 @@ def test_overrides_are_typed(tmp_path):
     assert config.optimizer.learning_rate == 3e-4
 
 
-@pytest.mark.parametrize("wrong", [["--model.detph", "7"], ["--model.depth", "seven"], ["--model.fusion", "concta"]])
+def test_a_mel_mix_is_given_by_pairs_and_its_heaviest_source_is_the_main_one():
+    for words, main in (
+        (["codec8", "0.5", "original", "0.5"], "codec8"),
+        (["codec8", "1", "original", "1.5"], "original"),
+    ):
+        data = load_config(CONFIGS[0], ["--data.mel-mix", *words, "--data.context", "64"]).data
+        assert data.mel_mix == dict(zip(words[::2], map(float, words[1::2]), strict=True))
+        assert (data.main_mel, data.context) == (main, 64)
+    assert (DataConfig().mel_mix, DataConfig().main_mel) == ({"original": 1.0}, "original")
+
+
+def test_help_says_how_to_mix(capsys):
+    with pytest.raises(SystemExit):
+        load_config(CONFIGS[0], ["--help"])
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "--data.mel-mix SOURCE WEIGHT [SOURCE WEIGHT ...]" in text
+    assert "(default: original 1.0)" in text
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--model.detph", "7"],
+        ["--model.depth", "seven"],
+        ["--model.fusion", "concta"],
+        ["--data.mel-mix", "codec8"],
+        ["--data.mel-mix", "codec8", "half"],
+        ["--data.mel-mix", "codec8", "1", "codec8", "2"],
+    ],
+)
 def test_wrong_override_exits_with_2(wrong, capsys):
     with pytest.raises(SystemExit) as error:
         load_config(CONFIGS[0], wrong)
@@ -44,6 +83,23 @@ def test_unknown_key_names_the_nearest(capsys):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        *(
+            (
+                f"from wgpt_jax.config import *\nconfig = Config(data=DataConfig(mel_mix={mix}))",
+                f"data.mel_mix: {message}",
+            )
+            for mix, message in [
+                ("{}", "is empty"),
+                ("{'codec': 1.0}", "'codec' is no mel source; they are original, codec1, codec2"),
+                ("{'codec0': 1.0}", "'codec0' is no mel source"),
+                ("{'original': -1.0}", "the weight of original is -1.0, must be at least 0"),
+                ("{'original': float('nan')}", "the weight of original is nan"),
+                ("{'original': 0.0, 'codec1': 0}", "every weight is 0"),
+                ("{'original': 'much'}", r"\{'original': 'much'\} is not of type dict\[str, float\]"),
+                ("{1: 1.0}", r"\{1: 1.0\} is not of type"),
+                ("3", "3 is not of type"),
+            ]
+        ),
         ("config = 3", "must define `config`"),
         ("x =", "failed: SyntaxError"),
         ("from wgpt_jax.config import *\nconfig = Config(model=ModelConfig(detph=3))", "did you mean depth"),
@@ -71,16 +127,27 @@ def test_missing_file_names_the_nearest():
         load_config(CONFIGS[0].parent / "paper_hybird.py")
 
 
-@given(depth=st.integers(1, 99), rate=st.floats(1e-6, 1.0), inputs=st.sampled_from(["tokens", "hybrid"]))
-def test_configurations_survive_json(depth, rate, inputs):
+@given(
+    depth=st.integers(1, 99),
+    rate=st.floats(1e-6, 1.0),
+    inputs=st.sampled_from(["tokens", "hybrid"]),
+    mix=st.dictionaries(st.sampled_from(["original", "codec1", "codec8"]), st.floats(0, 9), min_size=1),
+)
+def test_configurations_survive_json(depth, rate, inputs, mix):
     base = Config()
     config = dataclasses.replace(
         base,
         model=dataclasses.replace(base.model, depth=depth, inputs=inputs),
         optimizer=dataclasses.replace(base.optimizer, learning_rate=rate),
+        data=dataclasses.replace(base.data, mel_mix=mix),
     )
-    assert config_from_dict(dataclasses.asdict(config)) == config
-    assert set(differences(base, config)) <= {"model.depth", "model.inputs", "optimizer.learning_rate"}
+    copy = config_from_dict(json.loads(config_to_json(config)))
+    assert copy == config
+    assert copy.data.main_mel == config.data.main_mel, "the order survives"
+    assert set(differences(base, config)) <= {
+        "model.depth", "model.inputs", "optimizer.learning_rate", "data.mel_mix"
+    }  # fmt: skip
+    assert differences(base, config).get("data.mel_mix", ({"original": 1.0}, mix)) == ({"original": 1.0}, mix)
 
 
 def test_stored_configuration_of_another_version_names_the_key():

@@ -9,11 +9,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import librosa
 import numpy as np
 import pytest
-from audio_samples import sound, write_audio
+import torch
+from audio_samples import save_codec, sound, write_audio
+from transformers import EncodecModel
 
 from wgpt_jax.audio.clock import Clock
+from wgpt_jax.audio.codec_file import CODEC_NAME, load_codec_decoder
 from wgpt_jax.audio.mel import MelConfig, log_mel
 from wgpt_jax.data.index import SPLITS, file_sha256, load_index
 from wgpt_jax.data.ngrams import load_ngrams
@@ -133,11 +137,98 @@ def test_stored_arrays_are_those_of_the_decoded_audio(audio, prepared, codec_fol
                 where = slice(segment.start, segment.start + segment.length)
                 np.testing.assert_array_equal(record.tokens[rows], codec.encode(samples)[where])
                 mel = log_mel(samples, MelConfig(), CLOCK).astype(np.float16)
-                np.testing.assert_array_equal(record.mel[rows], mel[where])
+                np.testing.assert_array_equal(record.mel[0, rows], mel[where])
                 offset += segment.length
                 frames += segment.length - segment.context
     assert frames == sum(index.frames(split) for split in SPLITS) > 0
     assert load_ngrams(prepared).pairs.sum() == index.frames("train")
+    assert index.mel_sources == ("original",)
+
+
+def transformers_decode(folder: Path, tokens: np.ndarray, lead: int) -> np.ndarray:
+    """Samples of tokens behind those of ``lead`` frames of silence, by the library alone."""
+    model = EncodecModel.from_pretrained(folder)
+    with torch.no_grad():
+        silence = model.encode(torch.zeros(1, 1, lead * 320), bandwidth=1.8).audio_codes[0, 0] if lead else None
+        codes = torch.from_numpy(tokens.T.astype(np.int64))
+        codes = codes if silence is None else torch.cat([silence[: len(codes)], codes], dim=1)
+        return model.decode(codes[None, None], [None]).audio_values[0, 0, lead * 320 :].numpy()
+
+
+def librosa_mel(samples: np.ndarray) -> np.ndarray:
+    """Slices whose windows end with their frame, by the library alone."""
+    padded = np.concatenate([np.zeros(1024 - 320, np.float32), samples])
+    power = librosa.feature.melspectrogram(y=padded, sr=24000, n_fft=1024, hop_length=320, n_mels=64, center=False)
+    return (np.log(np.maximum(power.T, 1e-5)) + 6.0) / 4.0
+
+
+@pytest.fixture(scope="module", params=["constant", "reflect"])
+def several(request, run, codec_folder, reflect_folder, tmp_path_factory) -> tuple[Path, Path, Path]:
+    """Data of three mel sources, its audio, its codec."""
+    folder = tmp_path_factory.mktemp("several")
+    codec = {"constant": codec_folder, "reflect": reflect_folder}[request.param]
+    for i in range(3):
+        write_audio(folder / "audio" / f"{i}.wav", sound(1.0 + i, seed=i), 24000)
+    flags = ("--codec", str(codec), "--mel-sources", "codec4,original, codec1")
+    assert run(folder / "out", *flags, source=folder / "audio") == 0
+    return folder / "out", folder / "audio", codec
+
+
+def test_stored_codec_mels_are_those_of_the_decoded_tokens(several):
+    out, audio, folder = several
+    index, codec = load_index(out), load_codec(str(folder))
+    assert index.mel_sources == ("codec4", "original", "codec1")
+    for record in (record for shard in index.shards for record in read_records(out / shard.file)):
+        assert record.mel.shape == (3, len(record.tokens), 64)
+        offset = 0
+        for segment in record.segments:
+            rows = slice(offset, offset + segment.length)
+            offset += segment.length
+            stored, tokens = record.mel[:, rows], record.tokens[rows]
+            samples = decode_audio(audio / segment.document, 24000)
+            np.testing.assert_array_equal(stored[1], log_mel(samples, MelConfig(), CLOCK).astype(np.float16))
+            for row, codebooks in ((0, 4), (2, 1)):
+                heard = codec.decode(tokens[:, :codebooks])
+                np.testing.assert_array_equal(stored[row], log_mel(heard, MelConfig(), CLOCK).astype(np.float16))
+                expected = librosa_mel(transformers_decode(folder, tokens[:, :codebooks], codec.warmup_frames))
+                np.testing.assert_allclose(stored[row], expected, atol=5e-3)
+            assert np.abs(stored[0] - stored[2]).max() > 0.1
+
+
+def test_every_stored_mel_is_causal(several):
+    out, _, _ = several
+    reports = list(verify_prepared(out, documents=1))
+    assert [report.name.split(" of ")[0] for report in reports] == [
+        "codec4 mel",
+        "original mel",
+        "codec1 mel",
+        "tokens",
+    ]
+    assert all(report.passed for report in reports), reports
+
+
+def test_the_codecs_decoder_lies_beside_the_data(several):
+    out, _, folder = several
+    decoder, codec = load_codec_decoder(out / CODEC_NAME), load_codec(str(folder))
+    assert (decoder.spec.fingerprint, decoder.spec.codebooks) == (codec.fingerprint, 4)
+
+
+def test_the_summary_names_the_mels_and_how_to_train_on_them(run, tmp_path, capsys):
+    write_audio(tmp_path / "audio" / "a.wav", sound(0.5), 24000)
+    assert run(tmp_path / "out", "--mel-sources", "codec2,codec1", source=tmp_path / "audio") == 0
+    out = capsys.readouterr().out
+    assert "mel     codec2, codec1 (64 bands)" in out
+    assert out.strip().endswith("--workdir RUN --data.mel-mix codec2 1"), "the default mix is the original's"
+
+
+def test_a_codec_that_looks_ahead_has_the_mel_of_the_original_only(run, tmp_path, capsys):
+    codec = save_codec(tmp_path / "codec", use_causal_conv=False)
+    write_audio(tmp_path / "audio" / "a.wav", sound(1.0), 24000)
+    flags = ("--codec", str(codec), "--allow-noncausal")
+    assert run(tmp_path / "out", *flags, "--mel-sources", "original,codec1", source=tmp_path / "audio") == 2
+    assert re.search("--mel-sources codec1: codec .* is not causal.* only original", capsys.readouterr().err)
+    assert run(tmp_path / "out", *flags, source=tmp_path / "audio") == 0
+    assert not (tmp_path / "out" / CODEC_NAME).exists()
 
 
 def test_speakers_stay_together_and_every_domain_is_in_every_split(prepared):
@@ -253,6 +344,7 @@ def test_a_repaired_file_is_tried_again(copy, audio, run):
     [
         (("--codebooks", "2"), "codebooks = 4, now codebooks = 2"),
         (("--mel.bands", "80"), "mel.bands = 64, now mel.bands = 80"),
+        (("--mel-sources", "codec1,original"), "mel_sources = original, now mel_sources = codec1,original"),
         (("--seed", "1"), "seed = 0, now seed = 1"),
         (("--split-by", "file"), "split_by = speaker, now split_by = file"),
         (("--validation", "0.1"), "validation = 0.2, now validation = 0.1"),
@@ -278,12 +370,17 @@ def test_another_codec_is_refused(copy, audio, reflect_folder, run, capsys):
         (("--validation", "0.5", "--test", "0.5"), "nothing to train on"),
         (("--workers", "0"), "at least one"),
         (("--mel.n-fft", "256"), "shorter than a frame"),
+        (("--mel-sources", "original,codec5"), "'codec5' is none of original, codec1, codec2, codec3, codec4"),
+        (("--codebooks", "2", "--mel-sources", "codec3"), "'codec3' is none of original, codec1, codec2$"),
+        (("--mel-sources", ""), "'' is none of original"),
+        (("--mel-sources", "codec01"), "'codec01' is none of original"),
+        (("--mel-sources", "codec1,original,codec1"), "names codec1 twice"),
         (("--codec", "nowhere/at/all"), "no codec folder"),
     ],
 )
 def test_wrong_flags_end_in_a_sentence(flags, sentence, run, tmp_path, capsys):
     assert run(tmp_path / "out", *flags) == 2
-    assert re.search(sentence, capsys.readouterr().err)
+    assert re.search(sentence, capsys.readouterr().err.strip())
     assert not (tmp_path / "out").exists()
 
 
@@ -321,7 +418,10 @@ def test_preparation_starts_without_jax_and_torch():
 
 
 def test_preparation_imports_only_what_needs_no_jax():
-    allowed = ("errors", "command", "audio.clock", "audio.mel", "data.index", "data.records", "data.ngrams", "prepare")
+    allowed = (
+        *("errors", "command", "mel_sources", "audio.clock", "audio.codec_file", "audio.mel"),
+        *("data.index", "data.records", "data.ngrams", "prepare"),
+    )
     for path in (ROOT / "wgpt_jax" / "prepare").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and node.module.startswith("wgpt_jax."):

@@ -1,12 +1,15 @@
+import msgpack
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wgpt_jax.data.records import Document, Record, Segment, decode_record, encode_record, pack_documents
+from wgpt_jax.data.windows import cut_window, tile_record
 from wgpt_jax.errors import RequestError
 
-BANDS, CODEBOOKS = 3, 2
+BANDS, CODEBOOKS, SOURCES = 3, 2, 2
+EMPTY = Record(np.zeros((0, 1)), np.zeros((1, 0, 1)), ())
 
 
 def document(name: str, frames: int, seed: int = 0) -> Document:
@@ -15,7 +18,7 @@ def document(name: str, frames: int, seed: int = 0) -> Document:
         name=name,
         domain="speech",
         tokens=rng.integers(0, 1024, (frames, CODEBOOKS)).astype(np.int16),
-        mel=rng.normal(size=(frames, BANDS)).astype(np.float16),
+        mel=rng.normal(size=(SOURCES, frames, BANDS)).astype(np.float16),
     )
 
 
@@ -50,7 +53,7 @@ def test_packing_predicts_every_frame_once_and_from_the_frame_before(lengths, ma
             original = documents[segment.document]
             where = slice(segment.start, segment.start + segment.length)
             np.testing.assert_array_equal(record.tokens[offset : offset + segment.length], original.tokens[where])
-            np.testing.assert_array_equal(record.mel[offset : offset + segment.length], original.mel[where])
+            np.testing.assert_array_equal(record.mel[:, offset : offset + segment.length], original.mel[:, where])
             # The frame before is in the record, unless there is none.
             assert segment.context == (1 if segment.start or predicted[segment.document] else 0)
             predicted[segment.document] += range(segment.start + segment.context, segment.start + segment.length)
@@ -65,9 +68,7 @@ def test_short_documents_are_never_cut(lengths):
     assert sum(len(record.segments) for record in packed) == len(lengths)
 
 
-@pytest.mark.parametrize(
-    "data", [b"", b"text", b"\x81\xa1v\x63", encode_record(Record(*[np.zeros((0, 1))] * 2, ()))[:-3]]
-)
+@pytest.mark.parametrize("data", [b"", b"text", b"\x81\xa1v\x63", encode_record(EMPTY)[:-3]])
 def test_damaged_bytes_end_in_a_sentence(data):
     with pytest.raises(RequestError, match="prepare the data again"):
         decode_record(data)
@@ -75,4 +76,21 @@ def test_damaged_bytes_end_in_a_sentence(data):
 
 def test_arrays_that_do_not_fit_their_segments_are_refused():
     with pytest.raises(ValueError, match="frames in segments"):
-        Record(np.zeros((3, 1)), np.zeros((3, 1)), (Segment("a", "b", 0, 2, 0),))
+        Record(np.zeros((3, 1)), np.zeros((1, 3, 1)), (Segment("a", "b", 0, 2, 0),))
+
+
+def test_records_of_an_older_schema_are_refused():
+    fields = msgpack.unpackb(encode_record(EMPTY))
+    with pytest.raises(RequestError, match="record of schema 1, this version reads 2; prepare the data again"):
+        decode_record(msgpack.packb({**fields, "v": 1}))
+
+
+@pytest.mark.parametrize("source", [0, 1])
+def test_a_window_shows_the_mel_source_asked_for(source):
+    whole = document("d", 9)
+    record = next(pack_documents([whole]))
+    window = cut_window(record, 4, 3, source)
+    np.testing.assert_array_equal(window.mel, whole.mel[source, 3:7])
+    assert [(start, row.mel[1, 0]) for start, row in tile_record(record, 4, source)] == [
+        (start, whole.mel[source, start, 0]) for start in (0, 4, 8)
+    ]

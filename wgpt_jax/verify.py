@@ -21,9 +21,11 @@ from wgpt_jax.data.records import Record, Segment
 from wgpt_jax.data.windows import cut_window, stack_windows
 from wgpt_jax.errors import RequestError, WorkError
 from wgpt_jax.evaluation import load_network
+from wgpt_jax.mel_sources import ORIGINAL
 from wgpt_jax.parallel.mesh import make_mesh, sharded
 from wgpt_jax.prepare.causality import CausalityReport, verify_function
 from wgpt_jax.prepare.codec import cached_codec
+from wgpt_jax.prepare.convert import source_mel
 from wgpt_jax.prepare.sources import SourceError, decode_audio
 from wgpt_jax.prepare.verify import draw_documents, verify_prepared
 from wgpt_jax.runs import RunInfo, read_run
@@ -103,15 +105,17 @@ def _signals(args: VerifyArgs, info: RunInfo) -> Iterator[tuple[str, np.ndarray]
 
 
 def samples_to_logits(run: Path, info: RunInfo) -> Callable[[np.ndarray], np.ndarray]:
-    """The whole chain of a run as one function of the audio.
+    """The whole chain of a run as one function of the audio, a hybrid under its main mel source.
 
     Returns:
-        a function float32 [N] -> float32 [n_frames - 1, V]; row t holds the logits of the position that sees frames
-        up to t, those of token t + 1, so that it may depend on samples before (t + 1) * hop.
+        a function float32 [N] -> float32 [n_frames - 1, K, V]; row t may depend on samples before (t + 1) * hop: it
+        holds the logits of the coarse token of frame t + 1, and of the finer ones, which are given the coarser ones of
+        their own frame, those of frame t.
     """
     codec = cached_codec(info.codec.name, allow_noncausal=not info.codec.causal)
     if codec.fingerprint != info.codec.fingerprint:
         raise RequestError(f"codec {codec.name} is no longer the one {run} was trained with")
+    source = info.config.data.main_mel if info.config.model.inputs == "hybrid" else ORIGINAL
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     graph, params, _ = load_network(run, info, mesh)
 
@@ -121,10 +125,11 @@ def samples_to_logits(run: Path, info: RunInfo) -> Callable[[np.ndarray], np.nda
 
     def function(samples: np.ndarray) -> np.ndarray:
         tokens = codec.encode(samples, info.codebooks)
-        mel = log_mel(samples, info.mel, info.clock).astype(np.float16)
-        record = Record(tokens, mel, (Segment("signal", "", 0, len(tokens), 0),))
+        mel = source_mel(source, samples, codec, info.mel, tokens)
+        record = Record(tokens, mel[None], (Segment("signal", "", 0, len(tokens), 0),))
         with sharded(mesh):
-            return np.asarray(forward(params, stack_windows([cut_window(record, 0, len(tokens))], 1)))[0, 1:]
+            logits = np.asarray(forward(params, stack_windows([cut_window(record, 0, len(tokens))], 1)))[0]
+        return np.concatenate([logits[1:, :1], logits[:-1, 1:]], axis=1)
 
     return function
 

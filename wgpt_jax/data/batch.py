@@ -28,6 +28,10 @@ class Batch(NamedTuple):
         """[B, T]: the coarse token of every frame."""
         return self.tokens[:, 1:, 0]
 
+    def codes(self, codebooks: int) -> np.ndarray:
+        """[B, T, codebooks]: the tokens of every frame, coarse first; what is predicted."""
+        return self.tokens[:, 1:, :codebooks]
+
     @property
     def weights(self) -> np.ndarray:
         """bool [B, T]: True where a token is predicted."""

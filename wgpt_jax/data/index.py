@@ -11,7 +11,7 @@ from wgpt_jax.audio.clock import Clock
 from wgpt_jax.audio.mel import MelConfig
 from wgpt_jax.errors import RequestError
 
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 INDEX_NAME = "index.json"
 SPLITS = ("train", "validation", "test")
 
@@ -53,6 +53,8 @@ class DataIndex:
     codebooks: int
     """Codebooks stored per frame, K."""
     mel: MelConfig
+    mel_sources: tuple[str, ...]
+    """Mels stored of every frame, in the records' order: ``original``, ``codecN`` (:mod:`wgpt_jax.mel_sources`)."""
     shards: tuple[ShardInfo, ...]
     domains: tuple[str, ...]
     """Domains that occur, sorted."""
@@ -116,6 +118,7 @@ def load_index(folder: str | os.PathLike) -> DataIndex:
             codec=CodecInfo(**fields["codec"]),
             codebooks=fields["codebooks"],
             mel=MelConfig(**fields["mel"]),
+            mel_sources=tuple(fields["mel_sources"]),
             shards=tuple(ShardInfo(**shard) for shard in fields["shards"]),
             domains=tuple(fields["domains"]),
             failed=tuple(fields["failed"]),

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import grain
@@ -49,24 +49,40 @@ def describe_damage(folder: str | os.PathLike, index: DataIndex, split: str, err
 
 @dataclasses.dataclass(frozen=True)
 class RandomWindow(grain.transforms.RandomMap):
-    """Decodes a record and cuts one random window out of it."""
+    """Decodes a record and cuts one random window out of it, under a random one of its mel sources."""
 
     context: int
+    mix: tuple[float, ...]
+    """Probability of each of the record's mel sources."""
 
     def random_map(self, element: bytes, rng: np.random.Generator) -> Batch:
         """Record bytes -> window of ``context`` frames."""
         record = decode_record(element)
-        return cut_window(record, random_start(len(record.tokens), self.context, rng), self.context)
+        # The start first: it must not depend on the mix, so that models trained on different mixes see equal tokens.
+        start = random_start(len(record.tokens), self.context, rng)
+        return cut_window(record, start, self.context, source=rng.choice(len(self.mix), p=self.mix))
 
 
 def training_batches(
-    folder: str | os.PathLike, index: DataIndex, config: DataConfig, batch: int
+    folder: str | os.PathLike, index: DataIndex, config: DataConfig, batch: int, *, reads_mel: bool = True
 ) -> "grain.experimental.ElasticIterator":
     """Endless shuffled batches of the training split, this process's rows of each.
 
     The order depends on ``config.shuffle_seed`` alone: not on workers, processes or devices. ``get_state()`` is one
     integer, which ``set_state()`` takes on any number of hosts.
+
+    Args:
+        folder: prepared data.
+        index: its index.
+        config: window length, seed, workers and mel mix.
+        batch: rows over all processes.
+        reads_mel: whether the model reads the mel; if not, the mix is ignored.
+
+    Raises:
+        RequestError: if the mix names a mel source that the data does not have, or there is nothing to train on.
+        WorkError: if a shard cannot be read.
     """
+    mix = _mix_probabilities(folder, index, config.mel_mix if reads_mel else {index.mel_sources[0]: 1.0})
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # Grain's workers read absl flags, which nobody parses here
     windows = (
@@ -74,7 +90,7 @@ def training_batches(
         .seed(config.shuffle_seed)
         .shuffle()
         .repeat(None)
-        .random_map(RandomWindow(config.context))
+        .random_map(RandomWindow(config.context, mix))
     )
     workers = grain.MultiprocessingOptions(num_workers=config.workers, per_worker_buffer_size=1)
     return grain.experimental.ElasticIterator(
@@ -84,6 +100,17 @@ def training_batches(
         read_options=grain.ReadOptions(num_threads=2, prefetch_buffer_size=_PREFETCH),
         multiprocessing_options=workers if config.workers else None,
     )
+
+
+def _mix_probabilities(folder: str | os.PathLike, index: DataIndex, mix: Mapping[str, float]) -> tuple[float, ...]:
+    """Probability of each of the data's mel sources: in the index's order, so that the mix's own changes no draw."""
+    for name in mix:
+        if name not in index.mel_sources:
+            raise RequestError(
+                f"data.mel_mix names {name}, but the data in {folder} has the mel of {', '.join(index.mel_sources)}; "
+                f"prepare it into another folder with --mel-sources {','.join([*index.mel_sources, name])}"
+            )
+    return tuple(mix.get(name, 0.0) / sum(mix.values()) for name in index.mel_sources)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +124,13 @@ class EvaluationBatch:
 
 
 def evaluation_batches(
-    folder: str | os.PathLike, index: DataIndex, split: str, context: int, batch: int, limit: int = 0
+    folder: str | os.PathLike,
+    index: DataIndex,
+    split: str,
+    context: int,
+    batch: int,
+    limit: int = 0,
+    source: int = 0,
 ) -> Iterator[EvaluationBatch]:
     """Every frame of a split once, in windows side by side; the last batch is padded.
 
@@ -108,20 +141,21 @@ def evaluation_batches(
         context: window length T.
         batch: rows per batch.
         limit: windows at most, spread evenly over the records; 0 for all.
+        source: which of the index's mel sources the windows show.
     """
-    source = open_split(folder, index, split)
-    order = np.arange(len(source))
+    stored = open_split(folder, index, split)
+    order = np.arange(len(stored))
     if limit:
         # A golden-ratio walk visits the split evenly whatever the limit, and in the same order every time.
-        order = np.argsort((np.arange(len(source)) * 0.6180339887498949) % 1.0, kind="stable")
+        order = np.argsort((np.arange(len(stored)) * 0.6180339887498949) % 1.0, kind="stable")
     rows: list[tuple[Batch, tuple[Record, int]]] = []
     taken = 0
     for key in order:
         try:
-            record = decode_record(source[int(key)])
+            record = decode_record(stored[int(key)])
         except (RuntimeError, OSError, RequestError) as error:
             raise WorkError(describe_damage(folder, index, split, error)) from error
-        for start, window in tile_record(record, context):
+        for start, window in tile_record(record, context, source):
             rows.append((window, (record, start)))
             taken += 1
             if len(rows) == batch:

@@ -14,7 +14,7 @@ import numpy as np
 
 from wgpt_jax.errors import RequestError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MAX_FRAMES = 2048
 """Frames in a record at most: there is no partial read inside a record."""
 WRITER_OPTIONS = "group_size:1"
@@ -46,14 +46,14 @@ class Record:
     tokens: np.ndarray
     """int16 [n, K]; codebook 0 is the coarse token."""
     mel: np.ndarray
-    """float16 [n, M], normalised log-mel of the original audio."""
+    """float16 [S, n, M], normalised log-mel of each mel source, in the order of the index's ``mel_sources``."""
     segments: tuple[Segment, ...]
     """Segments in order; their lengths add up to n."""
 
     def __post_init__(self):
         n = sum(segment.length for segment in self.segments)
-        if not len(self.tokens) == len(self.mel) == n:
-            raise ValueError(f"{len(self.tokens)} token frames, {len(self.mel)} mel frames, {n} frames in segments")
+        if not len(self.tokens) == self.mel.shape[1] == n:
+            raise ValueError(f"{len(self.tokens)} token frames, {self.mel.shape[1]} mel frames, {n} frames in segments")
 
 
 def encode_record(record: Record) -> bytes:
@@ -62,7 +62,8 @@ def encode_record(record: Record) -> bytes:
         {
             "v": SCHEMA_VERSION,
             "codebooks": record.tokens.shape[1],
-            "bands": record.mel.shape[1],
+            "sources": record.mel.shape[0],
+            "bands": record.mel.shape[2],
             "tokens": np.ascontiguousarray(record.tokens, _TOKENS).tobytes(),
             "mel": np.ascontiguousarray(record.mel, _MEL).tobytes(),
             "segments": [dataclasses.astuple(segment) for segment in record.segments],
@@ -84,9 +85,10 @@ def decode_record(data: bytes) -> Record:
     if version != SCHEMA_VERSION:
         raise RequestError(f"record of schema {version}, this version reads {SCHEMA_VERSION}; prepare the data again")
     try:
+        tokens = np.frombuffer(fields["tokens"], _TOKENS).reshape(-1, fields["codebooks"])
         return Record(
-            tokens=np.frombuffer(fields["tokens"], _TOKENS).reshape(-1, fields["codebooks"]),
-            mel=np.frombuffer(fields["mel"], _MEL).reshape(-1, fields["bands"]),
+            tokens=tokens,
+            mel=np.frombuffer(fields["mel"], _MEL).reshape(fields["sources"], len(tokens), fields["bands"]),
             segments=tuple(Segment(*segment) for segment in fields["segments"]),
         )
     except (ValueError, TypeError, KeyError) as error:
@@ -102,7 +104,7 @@ class Document:
     tokens: np.ndarray
     """int16 [n, K]."""
     mel: np.ndarray
-    """float16 [n, M]."""
+    """float16 [S, n, M], one row per mel source."""
 
 
 def pack_documents(documents: Iterable[Document], max_frames: int = MAX_FRAMES) -> Iterator[Record]:
@@ -137,6 +139,6 @@ def _join(pieces: list[tuple[Segment, Document]]) -> Record:
     cuts = [(document, slice(seg.start, seg.start + seg.length)) for seg, document in pieces]
     return Record(
         tokens=np.concatenate([document.tokens[cut] for document, cut in cuts]),
-        mel=np.concatenate([document.mel[cut] for document, cut in cuts]),
+        mel=np.concatenate([document.mel[:, cut] for document, cut in cuts], axis=1),
         segments=tuple(segment for segment, _ in pieces),
     )

@@ -8,7 +8,7 @@ from wgpt_jax.data.batch import Batch
 from wgpt_jax.data.records import Record
 
 
-def cut_window(record: Record, start: int, context: int) -> Batch:
+def cut_window(record: Record, start: int, context: int, source: int = 0) -> Batch:
     """Frames ``[start, start + context)`` of a record as one window.
 
     What lies past the record's end is padding (segment 0), and so is a segment's leading context frame: it is input
@@ -18,6 +18,7 @@ def cut_window(record: Record, start: int, context: int) -> Batch:
         record: tokens, mel slices and their segments.
         start: first frame to predict, in the record.
         context: window length T.
+        source: which of the record's mel sources the window shows.
 
     Returns:
         A batch without its batch axis: tokens [T + 1, K], mel [T + 1, M], the rest [T].
@@ -26,10 +27,10 @@ def cut_window(record: Record, start: int, context: int) -> Batch:
     stop = min(start + context, n)
     first = max(start - 1, 0)
     tokens = np.zeros((context + 1, record.tokens.shape[1]), record.tokens.dtype)
-    mel = np.zeros((context + 1, record.mel.shape[1]), record.mel.dtype)
+    mel = np.zeros((context + 1, record.mel.shape[2]), record.mel.dtype)
     offset = first - (start - 1)
     tokens[offset : offset + stop - first] = record.tokens[first:stop]
-    mel[offset : offset + stop - first] = record.mel[first:stop]
+    mel[offset : offset + stop - first] = record.mel[source, first:stop]
 
     segment_ids = np.zeros(context, np.int32)
     positions = np.zeros(context, np.int32)
@@ -46,10 +47,10 @@ def cut_window(record: Record, start: int, context: int) -> Batch:
     return Batch(tokens, mel, segment_ids, positions, starts)
 
 
-def tile_record(record: Record, context: int) -> Iterator[tuple[int, Batch]]:
+def tile_record(record: Record, context: int, source: int = 0) -> Iterator[tuple[int, Batch]]:
     """Windows side by side that hold every frame of a record once, each with its start."""
     for start in range(0, len(record.tokens), context):
-        yield start, cut_window(record, start, context)
+        yield start, cut_window(record, start, context, source)
 
 
 def random_start(frames: int, context: int, rng: np.random.Generator) -> int:

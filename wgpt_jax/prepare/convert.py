@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -9,9 +10,13 @@ from wgpt_jax.audio.clock import Clock
 from wgpt_jax.audio.mel import MelConfig, log_mel
 from wgpt_jax.data.records import Document
 from wgpt_jax.errors import WorkError
+from wgpt_jax.mel_sources import codec_codebooks
 from wgpt_jax.prepare.codec import cached_codec
 from wgpt_jax.prepare.sources import SourceError, decode_audio
 from wgpt_jax.prepare.splits import domain_of
+
+if TYPE_CHECKING:
+    from wgpt_jax.prepare.encodec import Codec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +33,8 @@ class Conversion:
     codebooks: int
     """Codebooks stored, K."""
     mel: MelConfig
+    mel_sources: tuple[str, ...]
+    """Mels stored, in order: ``original``, ``codecN``."""
     domains: bool
     """Whether the first folder names the domain."""
 
@@ -45,9 +52,32 @@ def convert_file(name: str, root: Path, conversion: Conversion) -> Document:
     samples = decode_audio(root / name, conversion.clock.sample_rate)
     if conversion.clock.frames(len(samples)) == 0:
         raise SourceError(f"shorter than one frame ({1000 * conversion.clock.seconds(1):.1f} ms)")
-    return Document(
-        name=name,
-        domain=domain_of(name, conversion.domains),
-        tokens=codec.encode(samples, conversion.codebooks),
-        mel=log_mel(samples, conversion.mel, conversion.clock).astype(np.float16),
-    )
+    tokens = codec.encode(samples, conversion.codebooks)
+    mel = np.empty((len(conversion.mel_sources), len(tokens), conversion.mel.bands), np.float16)
+    for row, source in zip(mel, conversion.mel_sources, strict=True):
+        row[:] = source_mel(source, samples, codec, conversion.mel, tokens)
+    return Document(name, domain_of(name, conversion.domains), tokens, mel)
+
+
+def source_mel(
+    source: str, samples: np.ndarray, codec: "Codec", mel: MelConfig, tokens: np.ndarray | None = None
+) -> np.ndarray:
+    """The slices of one mel source, as a record stores them.
+
+    ``codecN`` is what a model hears that generates: the decode of tokens up to each frame, of the first N codebooks.
+
+    Args:
+        source: ``original`` or ``codecN``.
+        samples: float32 [N], the original.
+        codec: causal, unless the source is ``original``.
+        mel: definition of the slice.
+        tokens: int16 [n, K] of the samples with the source's codebooks or more, if they are known already.
+
+    Returns:
+        float16 [n, M].
+    """
+    codebooks = codec_codebooks(source)
+    if codebooks is not None:
+        tokens = codec.encode(samples, codebooks) if tokens is None else tokens
+        samples = codec.decode(tokens[:, :codebooks])
+    return log_mel(samples, mel, codec.clock).astype(np.float16)

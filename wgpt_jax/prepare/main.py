@@ -1,4 +1,4 @@
-"""``prepare_audio IN OUT``: from a folder of audio to shards of aligned tokens and mel, an index, and n-grams."""
+"""``prepare_audio IN OUT``: from a folder of audio to shards of aligned tokens and mel, codec, index, and n-grams."""
 
 import contextlib
 import dataclasses
@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from wgpt_jax.audio.codec_file import CODEC_NAME, save_codec_decoder
 from wgpt_jax.audio.mel import MelConfig
 from wgpt_jax.command import run_command
 from wgpt_jax.errors import RequestError, WorkError
+from wgpt_jax.mel_sources import ORIGINAL
 from wgpt_jax.prepare.codec import cached_codec
 from wgpt_jax.prepare.convert import Conversion
 from wgpt_jax.prepare.engine import available_cores
@@ -45,6 +47,9 @@ class PrepareArgs:
     """Accept a codec whose tokens contain the future (32 and 48 kHz ENCODECs); the data is flagged."""
     codebooks: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """Codebooks to store per frame; 8 by default, or all the codec has if it has fewer."""
+    mel_sources: Annotated[str, tyro.conf.arg(metavar="NAME[,NAME...]")] = ORIGINAL
+    """Mels to store, each of every frame: original, and codecN, that of the codec's decode from the first N codebooks,
+    which is what a model hears of its own tokens when it generates. Training mixes them (--data.mel-mix)."""
     split_by: Literal["file", "speaker"] = "file"
     """What is kept whole in one split: a file, or a speaker (the first folder below IN)."""
     domains: bool = False
@@ -89,6 +94,10 @@ def prepare(args: PrepareArgs) -> None:
         plan.save(args.out)
     reports = make_missing(plan, args.source, args.out, conversion, args.workers or available_cores())
     with _writing_to(args.out):
+        if codec.causal:
+            from wgpt_jax.prepare.export import export_decoder  # here: it imports torch
+
+            save_codec_decoder(export_decoder(codec, conversion.codebooks), args.out / CODEC_NAME)
         index = write_index(args.out, reports, codec.info, conversion, request)
     if not index.shards:
         raise WorkError("\n".join(["no file could be used", *describe_failures(index)]))
@@ -108,14 +117,36 @@ def _conversion(args: PrepareArgs, codec: "Codec") -> Conversion:
         allow_noncausal=args.allow_noncausal,
         codebooks=codebooks,
         mel=args.mel,
+        mel_sources=_mel_sources(args.mel_sources, codec, codebooks),
         domains=args.domains,
     )
+
+
+def _mel_sources(flag: str, codec: "Codec", codebooks: int) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in flag.split(","))
+    possible = [ORIGINAL, *(f"codec{n}" for n in range(1, codebooks + 1))]
+    for name in names:
+        if name != ORIGINAL and not codec.causal:
+            raise RequestError(
+                f"--mel-sources {name}: codec {codec.name} is not causal, the decode of its tokens would show each "
+                f"slice what comes after it; only {ORIGINAL} can be stored"
+            )
+        if name not in possible:
+            raise RequestError(f"--mel-sources: {name!r} is none of {', '.join(possible)}")
+        if names.count(name) > 1:
+            raise RequestError(f"--mel-sources names {name} twice; name each source once")
+    return names
 
 
 def _stored_arrays(conversion: Conversion) -> dict[str, object]:
     """The options that decide what a record holds; the plan keeps them beside the request."""
     mel = {f"mel.{key}": value for key, value in dataclasses.asdict(conversion.mel).items()}
-    return {"codec_fingerprint": conversion.codec_fingerprint, "codebooks": conversion.codebooks, **mel}
+    return {
+        "codec_fingerprint": conversion.codec_fingerprint,
+        "codebooks": conversion.codebooks,
+        "mel_sources": ",".join(conversion.mel_sources),
+        **mel,
+    }
 
 
 def _check_flags(args: PrepareArgs) -> None:

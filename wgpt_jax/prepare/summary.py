@@ -8,6 +8,7 @@ from typing import Any
 
 from wgpt_jax.data.index import SPLITS, CodecInfo, DataIndex, save_index
 from wgpt_jax.data.ngrams import count_ngrams, save_ngrams
+from wgpt_jax.mel_sources import ORIGINAL
 from wgpt_jax.prepare.convert import Conversion
 from wgpt_jax.prepare.shards import ShardReport, read_records
 
@@ -35,6 +36,7 @@ def write_index(
         codec=codec,
         codebooks=conversion.codebooks,
         mel=conversion.mel,
+        mel_sources=conversion.mel_sources,
         shards=shards,
         domains=tuple(sorted({document["domain"] for report in reports for document in report.documents})),
         failed=tuple({"path": path, "reason": reason} for path, reason in failed),
@@ -59,15 +61,17 @@ def describe(index: DataIndex, reports: Sequence[ShardReport], out: Path) -> str
     for row in rows:
         hours = _hours(index.clock.seconds(frames[row]))
         lines.append(f"{row[0]:<10}  {row[1]:<{width}}  {hours:>10}  {documents[row]:>9,}  {frames[row]:>13,}")
+    mix = "" if ORIGINAL in index.mel_sources else f" --data.mel-mix {index.mel_sources[0]} 1"
     causal = "" if index.codec.causal else ", NOT CAUSAL: its tokens contain the future"
     lines += [
         "",
         f"codec   {index.codec.name} ({index.codec.fingerprint}), {index.codebooks} codebooks of "
         f"{index.codec.codebook_size}, {index.clock.frames_per_second:g} frames/s{causal}",
+        f"mel     {', '.join(index.mel_sources)} ({index.mel.bands} bands)",
         f"index   {out / 'index.json'} ({len(index.shards)} shards)",
         *describe_failures(index),
         *_notes(index),
-        f"next    wgpt train configs/demo_hybrid.py --data {out} --workdir RUN",
+        f"next    wgpt train configs/demo_hybrid.py --data {out} --workdir RUN{mix}",
     ]
     return "\n".join(lines)
 

@@ -1,17 +1,18 @@
 """Proof of causality on a prepared data set: stored mel and tokens against their own audio, disturbed."""
 
 import dataclasses
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from wgpt_jax.audio.mel import log_mel
 from wgpt_jax.data.index import load_index
 from wgpt_jax.errors import RequestError
 from wgpt_jax.prepare.causality import CausalityReport, verify_function
 from wgpt_jax.prepare.codec import cached_codec
+from wgpt_jax.prepare.convert import source_mel
 from wgpt_jax.prepare.shards import load_report, read_records
 from wgpt_jax.prepare.sources import SourceError, decode_audio
 
@@ -30,7 +31,7 @@ def verify_prepared(
         seed: of the draw and the noise.
 
     Yields:
-        Two reports per document, of its mel and of its tokens.
+        Reports of each document: one per mel source, and one of its tokens.
 
     Raises:
         RequestError: if the audio or the codec is not there, or the codec is another one.
@@ -48,11 +49,12 @@ def verify_prepared(
             ) from error
         name = document.name
         mel, tokens = _stored(document.shard, name)
-        functions = {
-            "mel": (lambda x: log_mel(x, index.mel, index.clock).astype(np.float16), mel),
-            "tokens": (lambda x: codec.encode(x, index.codebooks), tokens),
+        streams = {
+            f"{source} mel": (functools.partial(source_mel, source, codec=codec, mel=index.mel), row)
+            for source, row in zip(index.mel_sources, mel, strict=True)
         }
-        for stream, (function, stored) in functions.items():
+        streams["tokens"] = (functools.partial(codec.encode, codebooks=index.codebooks), tokens)
+        for stream, (function, stored) in streams.items():
             yield verify_function(f"{stream} of {name}", function, samples, index.clock, seed=seed, expected=stored)
 
 
@@ -94,13 +96,13 @@ def draw_documents(
 
 
 def _stored(shard: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Mel float16 [n, M] and tokens int16 [n, K] of a document, put together from its segments."""
+    """Mel float16 [S, n, M] and tokens int16 [n, K] of a document, put together from its segments."""
     mel, tokens = [], []
     for record in read_records(shard):
         offset = 0
         for segment in record.segments:
             if segment.document == name:
-                mel.append(record.mel[offset + segment.context : offset + segment.length])
+                mel.append(record.mel[:, offset + segment.context : offset + segment.length])
                 tokens.append(record.tokens[offset + segment.context : offset + segment.length])
             offset += segment.length
-    return np.concatenate(mel), np.concatenate(tokens)
+    return np.concatenate(mel, axis=1), np.concatenate(tokens)
