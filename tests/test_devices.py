@@ -30,7 +30,7 @@ meshes = {
 }
 losses = {}
 for inputs, names in (("tokens", ("one", "data8")), ("hybrid", tuple(meshes))):
-    config = tiny_config(inputs, model={"depth": 1, "dropout": 0.1, "mel_dropout": 0.2})
+    config = tiny_config(inputs, model={"depth": 1, "dropout": 0.1, "mel_dropout": 0.2, "output_codebooks": 2})
     for name in names:
         sizes = meshes[name]
         mesh = make_mesh(sizes, jax.devices()[: sizes.data * sizes.fsdp * sizes.tensor])

@@ -12,15 +12,17 @@ from hypothesis import strategies as st
 from synthetic import markov_dataset, markov_document, markov_matrix, tiny_config, write_dataset
 
 from wgpt_jax.config import MeshConfig
+from wgpt_jax.data.index import load_index
 from wgpt_jax.data.ngrams import count_ngrams
 from wgpt_jax.data.pipeline import evaluation_batches
 from wgpt_jax.data.records import pack_documents
 from wgpt_jax.data.windows import random_start, tile_record
-from wgpt_jax.evaluation import evaluate, score_split
+from wgpt_jax.errors import RequestError
+from wgpt_jax.evaluation import evaluate, format_table, main_source, meaning, score_split
 from wgpt_jax.parallel.mesh import make_mesh
 from wgpt_jax.scores import DocumentScores, SplitScores, paired_difference, ratio
 from wgpt_jax.training.loop import train
-from wgpt_jax.training.step import score_tokens
+from wgpt_jax.training.step import Scores, score_tokens
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,7 @@ def test_tiled_windows_hold_every_frame_once_with_the_one_before(lengths, contex
                 assert window.starts[t] == (frame == 0)
                 if frame:
                     assert (window.tokens[t] == tokens[frame - 1]).all()
-                    assert (window.mel[t] == documents[segment.document].mel[frame - 1]).all()
+                    assert (window.mel[t] == documents[segment.document].mel[0, frame - 1]).all()
                 seen[segment.document].append(frame)
     assert {name: len(frames) for name, frames in seen.items()} == {n: len(d.tokens) for n, d in documents.items()}
 
@@ -96,10 +98,17 @@ def test_scores_match_a_sum_by_hand(tmp_path):
 
     def eval_fn(params, batch, no_mel):
         previous = np.where(batch.starts, 0, batch.tokens[:, :-1, 0])
-        return score_tokens(jnp.asarray(table[previous], jnp.float32), batch.targets)
+        return score_tokens(jnp.asarray(table[previous], jnp.float32)[:, :, None], batch.codes(1))
 
     scores = score_split(
-        eval_fn, None, tmp_path, index, "validation", tiny_config(data={"context": 16}), make_mesh(MeshConfig())
+        eval_fn,
+        None,
+        tmp_path,
+        index,
+        "validation",
+        tiny_config(data={"context": 16}),
+        make_mesh(MeshConfig()),
+        mel="original",
     )
     log_table = table - np.log(np.exp(table).sum(axis=1, keepdims=True))
     for document in documents:
@@ -149,9 +158,86 @@ def test_null_mel_is_reported_as_such(trained):
     assert null["nll"] != evaluate(run, data, progress=False).summary["nll"]
 
 
-def test_limit_takes_windows_from_the_whole_split(trained):
-    from wgpt_jax.data.index import load_index
+SOURCES = ("original", "codec1", "codec4")
 
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory) -> tuple[Path, Path, dict]:
+    """A run on data of three mel sources, and its evaluation under all of them."""
+    folder = tmp_path_factory.mktemp("mixed")
+    markov_dataset(folder / "data", train=20, validation=7, frames=(3, 300), max_frames=128, mel_sources=SOURCES)
+    config = tiny_config(training={"steps": 4, "eval_every": 0}, data={"mel_mix": {"original": 1.0, "codec4": 2.0}})
+    train(config, folder / "data", folder / "run")
+    return folder / "run", folder / "data", evaluate(folder / "run", folder / "data", progress=False).summary
+
+
+def test_a_hybrid_is_scored_under_every_mel_of_the_data_its_main_one_first(mixed):
+    run, data, summary = mixed
+    assert list(summary["by_mel_source"]) == ["codec4", "original", "codec1", "null"]
+    assert len({row["nll"] for row in summary["by_mel_source"].values()}) == 4
+    assert summary["mel_source"] == "codec4"
+    for name, row in summary["by_mel_source"].items():
+        alone = evaluate(run, data, mel=name, progress=False).summary
+        assert alone["mel_source"] == name and "by_mel_source" not in alone
+        for whole in (alone, summary) if name == "codec4" else (alone,):
+            assert row.items() <= whole.items()
+    assert {"nll", "nll_stderr", "ppl", "top1", "top10", "documents", "frames", "by_domain", "by_position"} <= set(row)
+    written = {path.name for path in (run / "evaluation").glob("*.documents.jsonl")}
+    assert written == {f"validation-4-{name}.documents.jsonl" for name in summary["by_mel_source"]}
+
+
+def test_each_source_is_scored_under_its_own_slices(tmp_path):
+    rng = np.random.default_rng(0)
+    document = markov_document("d", 50, markov_matrix(), rng, sources=3)
+    document.mel[:] = np.array([1, 2, 3])[:, None, None]
+    index = write_dataset(tmp_path, {"train": [document]}, mel_sources=SOURCES)
+
+    def eval_fn(params, batch, no_mel):  # an NLL that says which mel it saw
+        nll = batch.mel[:, 1:, :1].astype(np.float32) + 10 * no_mel
+        return Scores(nll, jnp.zeros(nll.shape, int))
+
+    for name, expected in {"original": 1, "codec1": 2, "codec4": 3, "null": 11, "none": 1}.items():
+        scores = score_split(eval_fn, None, tmp_path, index, "train", tiny_config(), make_mesh(MeshConfig()), mel=name)
+        assert scores.summary(75.0)["nll"] == expected
+
+
+def test_the_main_source_is_the_heaviest_or_what_the_data_has(mixed):
+    index = load_index(mixed[1])
+    for inputs, mix, expected in (
+        ("hybrid", {"original": 1.0, "codec4": 2.0}, "codec4"),
+        ("hybrid", {"codec8": 1.0}, "original"),
+        ("tokens", {"codec4": 1.0}, "none"),
+    ):
+        assert main_source(tiny_config(inputs, data={"mel_mix": mix}), index) == expected
+
+
+def test_the_table_says_what_each_nll_means(mixed):
+    text = format_table(mixed[2])
+    rows = [line.split()[0] for line in text.splitlines() if line.startswith((*SOURCES, "null", "  a", "  b"))]
+    assert rows == ["codec4", "a", "b", "original", "codec1", "null", "codec4", "original", "codec1", "null"]
+    for name, words in (
+        ("original", "conditional on side information"),
+        ("codec1", "a likelihood of the token sequence: this mel is a function of the tokens before"),
+        ("codec4", "conditional on side information: codebooks that the model does not predict"),
+        ("null", "a likelihood of the token sequence: no mel is read"),
+    ):
+        assert any(line.startswith(f"{name} ") and words in line for line in text.splitlines())
+    assert meaning("codec4", output_codebooks=4).startswith("a likelihood")
+
+
+def test_a_mel_that_is_not_there_is_named(mixed, tmp_path):
+    run, data, _ = mixed
+    for name in ("codec2", "none", "al"):
+        with pytest.raises(RequestError, match=f"--mel {name}: the data in .* has original, codec1, codec4; give one"):
+            evaluate(run, data, mel=name)
+    train(tiny_config("tokens", training={"steps": 1, "eval_every": 0}), data, tmp_path / "run")
+    summary = evaluate(tmp_path / "run", data, progress=False).summary
+    assert summary["mel_source"] == "none" and "by_mel_source" not in summary
+    with pytest.raises(RequestError, match="--mel original: a token-only model reads no mel"):
+        evaluate(tmp_path / "run", data, mel="original")
+
+
+def test_limit_takes_windows_from_the_whole_split(trained):
     _, data = trained
     batches = list(evaluation_batches(data, load_index(data), "validation", 32, 4, limit=6))
     assert [len(batch.origins) for batch in batches] == [4, 2]
@@ -207,8 +293,6 @@ def test_ngrams_are_counts_over_predicted_frames(tmp_path):
 
 
 def test_a_split_that_is_not_there_is_named(trained, tmp_path):
-    from wgpt_jax.errors import RequestError
-
     run, data = trained
     with pytest.raises(RequestError, match="has no test split"):
         evaluate(run, data, split="test")

@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from synthetic import entropy_rate, markov_dataset, markov_matrix, tiny_config
+from synthetic import entropy_rate, markov_dataset, markov_document, markov_matrix, tiny_config, write_dataset
 
 from wgpt_jax.config import MeshConfig
 from wgpt_jax.data.index import load_index, save_index
@@ -35,6 +35,17 @@ def data(tmp_path_factory) -> Path:
     return folder
 
 
+MIX = {"codec1": 3.0, "original": 1.0}
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory) -> Path:
+    """Data of two mel sources."""
+    folder = tmp_path_factory.mktemp("mixed")
+    markov_dataset(folder, mel_sources=("original", "codec1"))
+    return folder
+
+
 def saved_state(config, run):
     optimizer = make_optimizer(config.optimizer, config.training.steps)
     with Checkpoints(RunFolder(run).checkpoints) as checkpoints:
@@ -53,9 +64,9 @@ def without_speed(path):
 RANDOM = {"dropout": 0.1, "mel_dropout": 0.2, "mel_dropout_window": 0.1}
 
 
-def test_5_steps_and_5_resumed_are_10_steps_bit_for_bit(data, tmp_path, monkeypatch):
-    config = tiny_config(model=RANDOM)
-    assert train(config, data, tmp_path / "whole") == 10
+def test_5_steps_and_5_resumed_are_10_steps_bit_for_bit(mixed, tmp_path, monkeypatch):
+    config = tiny_config(model=RANDOM, data={"mel_mix": MIX})
+    assert train(config, mixed, tmp_path / "whole") == 10
 
     # The interruption comes from a signal, as a user's Ctrl-C does, in the middle of the run.
     from wgpt_jax.training import loop
@@ -68,9 +79,9 @@ def test_5_steps_and_5_resumed_are_10_steps_bit_for_bit(data, tmp_path, monkeypa
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(loop, "_log_step", interrupting)
-    assert train(config, data, tmp_path / "halves") == 5
+    assert train(config, mixed, tmp_path / "halves") == 5
     monkeypatch.setattr(loop, "_log_step", real)
-    assert train(config, data, tmp_path / "halves") == 10
+    assert train(config, mixed, tmp_path / "halves") == 10
 
     whole, position = saved_state(config, tmp_path / "whole")
     halves, resumed_position = saved_state(config, tmp_path / "halves")
@@ -106,11 +117,55 @@ if __name__ == "__main__":
     assert without_speed(tmp_path / "whole/metrics.jsonl") == without_speed(tmp_path / "killed/metrics.jsonl")
 
 
-def test_data_workers_change_no_batch(data, tmp_path):
-    threads = tiny_config(training={"steps": 3})
-    train(threads, data, tmp_path / "threads")
-    train(dataclasses.replace(threads, data=dataclasses.replace(threads.data, workers=1)), data, tmp_path / "workers")
+def test_data_workers_change_no_batch(mixed, tmp_path):
+    threads = tiny_config(training={"steps": 3}, data={"mel_mix": MIX})
+    train(threads, mixed, tmp_path / "threads")
+    train(dataclasses.replace(threads, data=dataclasses.replace(threads.data, workers=1)), mixed, tmp_path / "workers")
     assert equal(saved_state(threads, tmp_path / "threads"), saved_state(threads, tmp_path / "workers"))
+
+
+def test_windows_show_each_mel_source_as_often_as_the_mix_says_at_the_same_places(tmp_path):
+    rng = np.random.default_rng(0)
+    documents = [markov_document(f"d{i}", 60, markov_matrix(), rng, sources=3) for i in range(20)]
+    for document in documents:
+        document.mel[:] = np.array([1, 2, 3])[:, None, None]  # says which source it is
+    index = write_dataset(tmp_path, {"train": documents}, mel_sources=("original", "codec1", "codec8"))
+
+    def first_batches(reads_mel=True, **mix):
+        data = tiny_config(data={"mel_mix": mix}).data
+        batches = iter(training_batches(tmp_path, index, data, 8, reads_mel=reads_mel))
+        rows = [next(batches) for _ in range(50)]
+        return np.concatenate([batch.tokens for batch in rows]), np.concatenate(
+            [batch.mel.max((1, 2)) for batch in rows]
+        )
+
+    tokens, sources = first_batches(codec8=3, original=1)
+    counts = np.bincount(sources.astype(int), minlength=4)
+    assert counts.tolist() == [0, counts[1], 0, 400 - counts[1]]
+    assert abs(counts[1] - 100) < 4 * np.sqrt(400 * 0.25 * 0.75)
+    np.testing.assert_array_equal(first_batches(original=0.25, codec8=0.75)[1], sources)
+    for other, expected in ((first_batches(codec1=2), 2), (first_batches(codec8=1, reads_mel=False), 1)):
+        np.testing.assert_array_equal(other[0], tokens)
+        assert (other[1] == expected).all()
+
+
+def test_a_mel_source_that_the_data_does_not_have_is_named(data, tmp_path):
+    config = {"data": {"mel_mix": {"original": 1.0, "codec8": 1.0}}, "training": {"steps": 1}}
+    with pytest.raises(
+        RequestError, match=r"mel_mix names codec8, but .* has the mel of original; .* --mel-sources original,codec8"
+    ):
+        train(tiny_config(**config), data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert train(tiny_config("tokens", **config), data, tmp_path / "tokens") == 1, "a token-only model does not care"
+    assert read_metrics(tmp_path / "tokens/metrics.jsonl")[-1]["mel_source"] == "none"
+
+
+def test_validation_hears_the_main_mel_source(mixed, tmp_path):
+    config = tiny_config(training={"steps": 1, "eval_windows": 0}, data={"mel_mix": MIX})
+    train(config, mixed, tmp_path / "run")
+    row = read_metrics(tmp_path / "run/metrics.jsonl")[-1]
+    summary = evaluate(tmp_path / "run", mixed, mel="codec1", progress=False).summary
+    assert (row["mel_source"], row["nll"]) == ("codec1", summary["nll"])
 
 
 def test_one_batch_is_learned_by_heart(tmp_path):
@@ -227,7 +282,8 @@ def test_one_validation_document_is_enough(tmp_path):
     markov_dataset(tmp_path / "data", train=4, validation=1)
     config = tiny_config(training={"steps": 2}, logging={"tensorboard": True})
     assert train(config, tmp_path / "data", tmp_path / "run") == 2
-    assert read_metrics(tmp_path / "run/metrics.jsonl")[-1]["nll_stderr"] is None
+    row = read_metrics(tmp_path / "run/metrics.jsonl")[-1]
+    assert (row["nll_stderr"], row["mel_source"]) == (None, "original")
     assert list((tmp_path / "run/tensorboard").iterdir())
 
 

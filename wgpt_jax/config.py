@@ -3,17 +3,38 @@
 import dataclasses
 import difflib
 import json
+import math
 import re
 import runpy
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from wgpt_jax.errors import RequestError
+from wgpt_jax.mel_sources import ORIGINAL, codec_codebooks
+
+
+def _parse_mix(words: list[str]) -> dict[str, float]:
+    if not words or len(words) % 2:
+        raise ValueError("give pairs of a source and its weight, as in: codec8 0.5 original 0.5")
+    names, weights = words[::2], [float(word) for word in words[1::2]]
+    if len(set(names)) < len(names):
+        raise ValueError("a source is named twice")
+    return dict(zip(names, weights, strict=True))
+
+
+# tyro would make a flag of each key of the default, so that no other key could be given.
+_MIX_FLAG = tyro.constructors.PrimitiveConstructorSpec(
+    nargs="*",
+    metavar="SOURCE WEIGHT [SOURCE WEIGHT ...]",
+    instance_from_str=_parse_mix,
+    is_instance=lambda value: isinstance(value, dict),
+    str_from_instance=lambda mix: [word for name, weight in mix.items() for word in (name, str(weight))],
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +77,14 @@ class ModelConfig:
     """Entries of the coarse codebook, V; must be the codec's."""
     mel_bands: int = 64
     """Mel bands M; must be the data's."""
+    output_codebooks: int = 1
+    """Codebooks predicted per frame, K: 1 as in the paper; above, a depth transformer predicts the finer ones."""
+    depformer_width: int = 128
+    """Channels of the depth transformer."""
+    depformer_depth: int = 2
+    """Blocks of the depth transformer."""
+    depformer_heads: int = 2
+    """Attention heads of the depth transformer."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Compute type; auto is bfloat16 on TPU and GPU, float32 on CPU. Parameters are always float32."""
     remat: Literal["none", "dots", "full"] = "none"
@@ -72,6 +101,13 @@ class DataConfig:
     """Processes that read and decode; 0 uses threads of the training process."""
     shuffle_seed: int = 0
     """Seed of the order of records and of the random windows."""
+    mel_mix: Annotated[dict[str, float], _MIX_FLAG] = dataclasses.field(default_factory=lambda: {ORIGINAL: 1.0})
+    """Mel sources of the data (original, codec1, ...), weighted by how often a hybrid's training window shows each."""
+
+    @property
+    def main_mel(self) -> str:
+        """The heaviest mel source, the first of several: what a hybrid is validated under."""
+        return max(self.mel_mix, key=self.mel_mix.get)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +124,8 @@ class TrainingConfig:
     """Steps between evaluations on the validation split; 0 for none."""
     eval_windows: int = 256
     """Windows per such evaluation (``wgpt evaluate`` uses all); 0 for all."""
+    depformer_fraction: float = 1.0
+    """Fraction of each window's frames, drawn anew every step, that the depth transformer is trained on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,19 +202,20 @@ class Config:
         Raises:
             RequestError: naming the first key whose value cannot work.
         """
-        m = self.model
-        rules = [
-            ("model.heads", m.heads > 0 and m.width % m.heads == 0 and (m.width // m.heads) % 2 == 0,
-             f"{m.heads} heads must divide model.width {m.width} into parts of even size"),
-            ("model.mel_heads", m.mel_depth == 0 or (m.mel_heads > 0 and m.mel_width % m.mel_heads == 0
-                                                     and (m.mel_width // m.mel_heads) % 2 == 0),
-             f"{m.mel_heads} heads must divide model.mel_width {m.mel_width} into parts of even size"),
-        ]  # fmt: skip
-        values = flatten(self)
+        m, values = self.model, flatten(self)
+        attention = (("", True), ("mel_", m.mel_depth > 0), ("depformer_", m.output_codebooks > 1))
+        rules = []
+        for part in (part for part, used in attention if used):
+            heads, width = values[f"model.{part}heads"], values[f"model.{part}width"]
+            fits = heads > 0 and width % heads == 0 and (width // heads) % 2 == 0
+            why = f"{heads} heads must divide model.{part}width {width} into parts of even size"
+            rules.append((f"model.{part}heads", fits, why))
         rules += [(key, values[key] >= low, f"is {values[key]}, must be at least {low}") for key, low in _AT_LEAST]
         rules += [(key, values[key] > 0, f"is {values[key]}, must be positive") for key in _POSITIVE]
         rules += [(key, 0 <= values[key] <= 1, f"is {values[key]}, must be in [0, 1]") for key in _FRACTIONS]
         rules += [(key, values[key] < 1, f"is {values[key]}, must be below 1") for key in _BELOW_1]
+        wrong = _wrong_with_mix(self.data.mel_mix)
+        rules.append(("data.mel_mix", wrong is None, wrong))
         for key, holds, why in rules:
             if not holds:
                 raise RequestError(f"{key}: {why}")
@@ -185,7 +224,8 @@ class Config:
 
 _AT_LEAST = (
     *((f"model.{name}", 1) for name in ("width", "depth", "heads", "hidden", "mel_width", "mel_kernel")),
-    *((f"model.{name}", 1) for name in ("vocabulary", "mel_bands", "mel_heads")),
+    *((f"model.{name}", 1) for name in ("vocabulary", "mel_bands", "mel_heads", "output_codebooks")),
+    *((f"model.depformer_{name}", 1) for name in ("width", "depth", "heads")),
     ("model.mel_depth", 0),
     ("data.context", 1),
     ("data.workers", 0),
@@ -197,13 +237,26 @@ _AT_LEAST = (
     ("logging.every", 1),
 )
 _POSITIVE = (
-    *("model.embedding_std", "model.rope_base", "optimizer.learning_rate", "optimizer.epsilon", "optimizer.clip"),
+    *("model.embedding_std", "model.rope_base", "training.depformer_fraction"),
+    *("optimizer.learning_rate", "optimizer.epsilon", "optimizer.clip"),
 )
 _FRACTIONS = (
     *("model.mel_dropout", "model.mel_dropout_window", "model.dropout"),
-    *("optimizer.beta1", "optimizer.beta2", "optimizer.final_fraction"),
+    *("optimizer.beta1", "optimizer.beta2", "optimizer.final_fraction", "training.depformer_fraction"),
 )
 _BELOW_1 = ("model.mel_dropout", "model.dropout", "optimizer.beta1", "optimizer.beta2")
+
+
+def _wrong_with_mix(mix: Mapping[str, float]) -> str | None:
+    """What is wrong with a mel mix, if anything."""
+    if not mix:
+        return "is empty; name at least one mel source and its weight, as in: original 1"
+    for name, weight in mix.items():
+        if name != ORIGINAL and codec_codebooks(name) is None:
+            return f"{name!r} is no mel source; they are original, codec1, codec2, ..."
+        if not (math.isfinite(weight) and weight >= 0):
+            return f"the weight of {name} is {weight}, must be at least 0"
+    return None if any(mix.values()) else "every weight is 0; give at least one source a weight"
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -279,6 +332,11 @@ def _is_of_type(value: Any, hint: Any) -> bool:
         return value in typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return any(_is_of_type(value, part) for part in typing.get_args(hint))
+    if origin is dict:
+        of_key, of_value = typing.get_args(hint)
+        return isinstance(value, dict) and all(
+            _is_of_type(key, of_key) and _is_of_type(part, of_value) for key, part in value.items()
+        )
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     return type(value) is hint
@@ -287,7 +345,7 @@ def _is_of_type(value: Any, hint: Any) -> bool:
 def _type_name(hint: Any) -> str:
     if typing.get_origin(hint) is Literal:
         return "one of " + ", ".join(map(str, typing.get_args(hint)))
-    return f"of type {getattr(hint, '__name__', hint)}"
+    return f"of type {hint if typing.get_origin(hint) else getattr(hint, '__name__', hint)}"
 
 
 def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:

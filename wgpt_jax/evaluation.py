@@ -19,6 +19,7 @@ from wgpt_jax.data.index import DataIndex, load_index
 from wgpt_jax.data.ngrams import load_ngrams
 from wgpt_jax.data.pipeline import EvaluationBatch, evaluation_batches
 from wgpt_jax.errors import RequestError
+from wgpt_jax.mel_sources import NONE, NULL, ORIGINAL, codec_codebooks
 from wgpt_jax.parallel.mesh import batch_sharding, make_mesh
 from wgpt_jax.runs import (
     RunFolder,
@@ -41,7 +42,7 @@ class Evaluation:
     summary: dict[str, Any]
     """What ``wgpt evaluate --json`` prints."""
     scores: SplitScores
-    """Per document and position."""
+    """Per document and position, under the mel source that the summary names."""
 
 
 def evaluate(
@@ -50,7 +51,7 @@ def evaluate(
     split: str = "validation",
     *,
     step: int | str = "latest",
-    mel: str = "original",
+    mel: str = "all",
     progress: bool = True,
 ) -> Evaluation:
     """Scores a run on a split of prepared data and writes the result into the run folder.
@@ -60,27 +61,29 @@ def evaluate(
         data: prepared data, made with the run's codec and mel.
         split: train, validation or test.
         step: a checkpoint's step, ``latest`` or ``best``.
-        mel: ``original`` feeds the mel of the original audio, so that the NLL is conditional on side information;
-            ``null`` feeds the null mel, so that it is a likelihood of the token sequence. Token-only models read none.
-        progress: whether to show a progress bar.
+        mel: what a hybrid reads: one of the data's mel sources, ``null`` for the null mel, or ``all`` of them one after
+            the other. :func:`meaning` says what an NLL under each is. Token-only models read none: ``all`` it stays.
+        progress: whether to show progress bars.
 
     Returns:
-        the summary and the scores behind it.
+        the summary and the scores behind it. The summary is of ``mel``, of the main source where that is ``all``;
+        ``by_mel_source`` has the rest then.
 
     Raises:
-        RequestError: if the run, the data, the split or the step is not there, or they do not belong together.
+        RequestError: if the run, the data, the split, the step or the mel is not there, or they do not belong together.
     """
     info, index = read_run(run), load_index(data)
     check_data_is_readable(info, index, run, data)
     check_model_fits_data(info.config, index, data)
-    if mel not in ("original", "null"):
-        raise RequestError(f"unknown mel source {mel!r}; the sources are original, null")
+    sources = _sources(mel, info.config, index, data)
     mesh = make_mesh(MeshConfig())
     graph, params, step = load_network(run, info, mesh, step)
     eval_fn = make_eval_step(info.config.model, graph, mesh, params)
-    scores = score_split(
-        eval_fn, params, data, index, split, info.config, mesh, null_mel=mel == "null", progress=progress
-    )
+    scores = {
+        source: score_split(eval_fn, params, data, index, split, info.config, mesh, mel=source, progress=progress)
+        for source in sources
+    }
+    rows = {source: _row(scores[source], index) for source in sources}
     same_data = training_data_fingerprint(index) == info.data_fingerprint
     summary = {
         "run": str(run),
@@ -89,20 +92,67 @@ def evaluate(
         "step": step,
         "split": split,
         "inputs": info.config.model.inputs,
-        "mel_source": "none" if info.config.model.inputs == "tokens" else mel,
+        "output_codebooks": info.config.model.output_codebooks,
+        "mel_source": sources[0],
         "parameters": sum(info.parameters.values()),
-        **scores.summary(index.clock.frames_per_second),
+        **rows[sources[0]],
         "context": info.config.data.context,
         "codec": info.codec.name,
         "codec_causal": info.codec.causal,
-        "by_position": scores.by_position(),
     }
-    domains = sorted({row.domain for row in scores.documents.values()})
+    if len(sources) > 1:
+        summary["by_mel_source"] = rows
+    other_data = "" if same_data else f"-{training_data_fingerprint(index)}"
+    folder = RunFolder(run).evaluation
+    folder.mkdir(exist_ok=True)
+    for source in sources:
+        _write_documents(folder / f"{split}-{step}-{source}{other_data}.documents.jsonl", scores[source])
+    (folder / f"{split}-{step}-{sources[0]}{other_data}.json").write_text(json.dumps(summary, indent=1) + "\n")
+    return Evaluation(summary, scores[sources[0]])
+
+
+def main_source(config: Config, index: DataIndex) -> str:
+    """What a model reads if nothing else is asked for: the heaviest source of its training, or the data's first."""
+    if config.model.inputs == "tokens":
+        return NONE
+    return config.data.main_mel if config.data.main_mel in index.mel_sources else index.mel_sources[0]
+
+
+def meaning(source: str, output_codebooks: int) -> str:
+    """What an NLL under a mel source is, in a phrase."""
+    codebooks = codec_codebooks(source)
+    if source == ORIGINAL:
+        return "conditional on side information: the original's mel holds more than the tokens"
+    if codebooks is None:
+        return "a likelihood of the token sequence: no mel is read"
+    if codebooks <= output_codebooks:
+        tokens = "the token sequence" if output_codebooks == 1 else f"all {output_codebooks} codebooks, in their total"
+        return f"a likelihood of {tokens}: this mel is a function of the tokens before"
+    return "conditional on side information: codebooks that the model does not predict"
+
+
+def _sources(mel: str, config: Config, index: DataIndex, data: str | os.PathLike) -> list[str]:
+    """The mel sources to score a run under, the main one first."""
+    main = main_source(config, index)
+    if main == NONE:
+        if mel != "all":
+            raise RequestError(f"--mel {mel}: a token-only model reads no mel; leave --mel out")
+        return [main]
+    possible = [main, *(name for name in index.mel_sources if name != main), NULL]
+    if mel not in ("all", *possible):
+        have = ", ".join(index.mel_sources)
+        raise RequestError(f"--mel {mel}: the data in {data} has {have}; give one of them, null or all")
+    return possible if mel == "all" else [mel]
+
+
+def _row(scores: SplitScores, index: DataIndex) -> dict[str, Any]:
+    """What a summary says of the scores under one mel source."""
+    rate = index.clock.frames_per_second
+    row = {**scores.summary(rate), "by_position": scores.by_position()}
+    domains = sorted({document.domain for document in scores.documents.values()})
     if len(domains) > 1:
-        summary["by_domain"] = {name: scores.summary(index.clock.frames_per_second, name) for name in domains}
-    name = f"{split}-{step}-{summary['mel_source']}" + ("" if same_data else f"-{training_data_fingerprint(index)}")
-    _write(RunFolder(run).evaluation, name, summary, scores)
-    return Evaluation(summary, scores)
+        row["by_domain"] = {name: scores.summary(rate, name) for name in domains}
+    return row
 
 
 def load_network(
@@ -132,8 +182,8 @@ def score_split(
     config: Config,
     mesh: Mesh,
     *,
+    mel: str,
     limit: int = 0,
-    null_mel: bool = False,
     progress: bool = False,
 ) -> SplitScores:
     """Runs the evaluation step over a split.
@@ -146,23 +196,23 @@ def score_split(
         split: which split.
         config: for the context length and the batch size.
         mesh: where the batches lie.
+        mel: a mel source of the data, ``null``, or ``none`` for a token-only model; see :func:`main_source`.
         limit: windows at most; 0 for every document.
-        null_mel: feeds the null mel instead of the slices.
         progress: whether to show a progress bar.
     """
     ngrams = load_ngrams(data)
     log_unigram, log_bigram = np.log(ngrams.unigram()), np.log(ngrams.bigram())
     scores = SplitScores(config.data.context)
+    source = index.mel_sources.index(mel) if mel in index.mel_sources else 0
     # The batch's size only has to divide over the devices.
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
     size = -(-config.training.batch // parts) * parts
-    batches = evaluation_batches(data, index, split, config.data.context, size, limit)
-    with tqdm(
-        total=index.frames(split), unit="frame", unit_scale=True, disable=not progress, desc=f"evaluating {split}"
-    ) as bar:
+    batches = evaluation_batches(data, index, split, config.data.context, size, limit, source)
+    label = f"evaluating {split}" + ("" if mel == NONE else f", {mel} mel")
+    with tqdm(total=index.frames(split), unit="frame", unit_scale=True, disable=not progress, desc=label) as bar:
         for batch in batches:
             arrays = jax.device_put(batch.batch, batch_sharding(mesh))
-            result = jax.device_get(eval_fn(params, arrays, jnp.asarray(null_mel)))
+            result = jax.device_get(eval_fn(params, arrays, jnp.asarray(mel == NULL)))
             bar.update(_add(scores, batch, result, log_unigram, log_bigram))
     return scores
 
@@ -182,45 +232,49 @@ def _add(
             document = scores.documents.setdefault(segment.document, DocumentScores(segment.domain))
             # The first position of a piece cut out of its document already sees the frame before the window.
             seen = batch.positions[row, here] + (not batch.starts[row, here][0])
-            np.add.at(scores.position_nll, seen, result.nll[row, here])
+            nll, rank = result.nll[row, here], result.rank[row, here]
+            np.add.at(scores.position_nll, seen, nll[:, 0])
             np.add.at(scores.position_frames, seen, 1)
-            document.frames += int(here.sum())
-            document.nll += float(result.nll[row, here].sum(dtype=np.float64))
-            document.top1 += int((result.rank[row, here] < 1).sum())
-            document.top10 += int((result.rank[row, here] < 10).sum())
+            document.add(nll, rank)
             document.unigram += float(unigram[row, here].sum())
             document.bigram += float(bigram[row, here].sum())
     return int(weights.sum())
 
 
-def _write(folder: Path, name: str, summary: dict[str, Any], scores: SplitScores) -> None:
-    folder.mkdir(exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps(summary, indent=1) + "\n")
-    with open(folder / f"{name}.documents.jsonl", "w") as file:
+def _write_documents(path: Path, scores: SplitScores) -> None:
+    with open(path, "w") as file:
         for document, row in sorted(scores.documents.items()):
             file.write(json.dumps({"document": document, **dataclasses.asdict(row)}) + "\n")
 
 
 def format_table(summary: dict[str, Any]) -> str:
     """An evaluation as text for a terminal."""
-    sources = {"original": "the original's mel: conditional on side information", "null": "null mel", "none": "no mel"}
+    main = summary["mel_source"]
+    sources = summary.get("by_mel_source", {main: summary})
     lines = [
         f"{summary['run']}, step {summary['step']}: {summary['inputs']} model, {summary['parameters']:,} parameters",
-        f"{summary['split']} split, {summary['documents']} documents, {summary['frames']:,} frames; "
-        f"under {sources[summary['mel_source']]}",
+        f"{summary['split']} split, {summary['documents']} documents, {summary['frames']:,} frames",
         *([] if summary["codec_causal"] else ["WARNING: the codec is not causal, its tokens contain the future"]),
         "",
-        f"{'':12} {'NLL':>8} {'+-':>7} {'bits/s':>8} {'PPL':>9} {'top-1 %':>8} {'top-10 %':>9} {'unigram':>8} "
+        f"{'mel':12} {'NLL':>8} {'+-':>7} {'bits/s':>8} {'PPL':>9} {'top-1 %':>8} {'top-10 %':>9} {'unigram':>8} "
         f"{'bigram':>8}",
     ]
-    rows = {"all": summary, **summary.get("by_domain", {})}
-    for name, row in rows.items():
+    domains = {f"  {name}": row for name, row in summary.get("by_domain", {}).items()}
+    for name, row in {main: summary, **domains, **sources}.items():
         lines.append(
             f"{name:12} {row['nll']:8.4f} {format_stderr(row['nll_stderr']):>7} "
             f"{row['bits_per_second']:8.1f} {row['ppl']:9.2f} "
             f"{100 * row['top1']:8.2f} {100 * row['top10']:9.2f} {row['unigram_nll']:8.4f} {row['bigram_nll']:8.4f}"
         )
-    lines += ["", "frames seen before   NLL"]
+    lines += ["", *(f"{name:12} {meaning(name, summary['output_codebooks'])}" for name in sources)]
+    if summary["output_codebooks"] > 1:
+        heads = "".join(f"{name:>12}" for name in sources)
+        lines += ["", f"{'codebook':12}{heads}   (mel) NLL, each codebook given those before it"]
+        for k, rows in enumerate(zip(*(row["by_codebook"] for row in sources.values()), strict=True), start=1):
+            lines.append(f"{k:<12}" + "".join(f"{row['nll']:12.4f}" for row in rows))
+        totals = "".join(f"{row['total_bits_per_second']:12.1f}" for row in sources.values())
+        lines.append(f"{'bits/s':12}{totals}   of all codebooks")
+    lines += ["", f"frames seen before   NLL (mel: {main})"]
     for row in summary["by_position"]:
         lines.append(f"{row['first']:>6} - {row['last']:<9} {row['nll']:7.4f}")
     return "\n".join(lines)

@@ -14,13 +14,30 @@ class DocumentScores:
     domain: str
     frames: int = 0
     nll: float = 0.0
-    """Nats, summed."""
+    """Nats of the coarse tokens, summed."""
     top1: int = 0
-    """Frames whose token had the highest logit."""
+    """Frames whose coarse token had the highest logit."""
     top10: int = 0
     unigram: float = 0.0
     """Nats under the training split's unigram model, summed."""
     bigram: float = 0.0
+    fine: list[list[float]] = dataclasses.field(default_factory=list)
+    """[nll, top1, top10] of each output codebook above the first."""
+
+    def add(self, nll: np.ndarray, rank: np.ndarray) -> None:
+        """Adds frames: nats float32 [n, K] and ranks int [n, K] of their tokens."""
+        self.frames += len(nll)
+        sums = np.stack([nll.sum(axis=0, dtype=np.float64), (rank < 1).sum(axis=0), (rank < 10).sum(axis=0)], axis=1)
+        self.nll += float(sums[0, 0])
+        self.top1 += int(sums[0, 1])
+        self.top10 += int(sums[0, 2])
+        before = np.array(self.fine) if self.fine else np.zeros((len(sums) - 1, 3))
+        self.fine = (before + sums[1:]).tolist()
+
+    @property
+    def total_nll(self) -> float:
+        """Nats of all output codebooks, summed."""
+        return self.nll + sum(row[0] for row in self.fine)
 
 
 class SplitScores:
@@ -37,19 +54,32 @@ class SplitScores:
 
         ``nll`` is in nats per token; ``nll_stderr`` its standard error over documents (ratio estimator: documents are
         the independent units, tokens within one are not), None for a single document; ``top1`` and ``top10`` are
-        fractions.
+        fractions. These are of the coarse token. ``total_bits_per_second`` is of all output codebooks, each given the
+        ones before it; ``by_codebook`` has the rest for each of them where there are several.
         """
         rows = [row for row in self.documents.values() if domain in (None, row.domain)]
         frames = np.array([row.frames for row in rows])
         nll, stderr = ratio([row.nll for row in rows], frames)
         total = frames.sum()
+        bits_per_nat = frames_per_second / math.log(2)
+        all_codebooks, all_stderr = ratio([row.total_nll for row in rows], frames)
+        fine = np.sum([row.fine for row in rows], axis=0).tolist() if rows[0].fine else []
+        codebooks = [(nll, *(sum(getattr(row, name) for row in rows) / total for name in ("top1", "top10")))]
+        codebooks += [tuple(value / total for value in values) for values in fine]
+        by_codebook = [
+            {"codebook": k, "nll": nll, "ppl": math.exp(min(nll, 700.0)), "top1": top1, "top10": top10}
+            for k, (nll, top1, top10) in enumerate(codebooks, start=1)
+        ]
         return {
             "nll": nll,
             "nll_stderr": None if math.isnan(stderr) else stderr,
-            "bits_per_second": nll / math.log(2) * frames_per_second,
-            "ppl": math.exp(min(nll, 700.0)),
-            "top1": sum(row.top1 for row in rows) / total,
-            "top10": sum(row.top10 for row in rows) / total,
+            "bits_per_second": nll * bits_per_nat,
+            "total_bits_per_second": all_codebooks * bits_per_nat,
+            "total_bits_per_second_stderr": None if math.isnan(all_stderr) else all_stderr * bits_per_nat,
+            "ppl": by_codebook[0]["ppl"],
+            "top1": by_codebook[0]["top1"],
+            "top10": by_codebook[0]["top10"],
+            **({"by_codebook": by_codebook} if fine else {}),
             "unigram_nll": sum(row.unigram for row in rows) / total,
             "bigram_nll": sum(row.bigram for row in rows) / total,
             "documents": len(rows),
@@ -89,8 +119,15 @@ def ratio(sums: list[float], counts: np.ndarray) -> tuple[float, float]:
     return float(mean), float(math.sqrt(n / (n - 1) * np.sum(residuals**2)) / counts.sum())
 
 
-def paired_difference(first: SplitScores, second: SplitScores) -> tuple[float, float]:
-    """Mean NLL of ``first`` minus ``second`` on the same documents, and its standard error over documents, in nats.
+def paired_difference(first: SplitScores, second: SplitScores, *, total: bool = False) -> tuple[float, float]:
+    """Mean NLL of ``first`` minus ``second`` on the same documents, and its standard error over documents.
+
+    Args:
+        first, second: two models' scores.
+        total: compares the nats of all output codebooks per frame, not of the coarse token alone.
+
+    Returns:
+        nats per frame.
 
     Raises:
         ValueError: if the two were not scored on the same frames.
@@ -101,7 +138,8 @@ def paired_difference(first: SplitScores, second: SplitScores) -> tuple[float, f
     pairs = [(first.documents[name], second.documents[name]) for name in names]
     if any(a.frames != b.frames for a, b in pairs):
         raise ValueError("the two models were scored on different frames")
-    return ratio([a.nll - b.nll for a, b in pairs], np.array([a.frames for a, _ in pairs]))
+    nats = "total_nll" if total else "nll"
+    return ratio([getattr(a, nats) - getattr(b, nats) for a, b in pairs], np.array([a.frames for a, _ in pairs]))
 
 
 def format_stderr(value: float | None) -> str:

@@ -1,7 +1,9 @@
-"""Causal self-attention within documents.
+"""Causal self-attention within documents, over whole windows and one position at a time.
 
-Letters: B batch, T queries, S keys, H heads, C head channels.
+Letters: B batch, T queries, S keys, W cached positions, H heads, C head channels.
 """
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,3 +46,46 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array, segment_ids: jax.
     logits = jnp.where(visible[:, None], logits, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
     return jnp.einsum("bhts,bshc->bthc", weights, value)
+
+
+class KeyValueCache(NamedTuple):
+    """Rotated keys and values of the last W positions of one layer, in a ring.
+
+    Rows and heads share an axis: a step's products take the rings as they are. Apart, XLA's CPU backend would reshape,
+    and make an updated copy of each ring at every step instead of writing one row in place: most of a step's time.
+    """
+
+    key: jax.Array
+    """[B * H, W, C]."""
+    value: jax.Array
+    """[B * H, W, C]."""
+
+    @classmethod
+    def empty(cls, batch: int, heads: int, window: int, channels: int, dtype: jnp.dtype) -> "KeyValueCache":
+        """A cache of nothing."""
+        zeros = jnp.zeros((batch * heads, window, channels), dtype)
+        return cls(zeros, zeros)
+
+
+def attend_cached(
+    query: jax.Array, key: jax.Array, value: jax.Array, cache: KeyValueCache, slot: jax.Array, visible: jax.Array
+) -> tuple[jax.Array, KeyValueCache]:
+    """:func:`attend` for one new position: writes its key and value into the ring, then looks around in it.
+
+    Args:
+        query, key, value: [B, 1, H, C], rotated.
+        cache: of the positions before.
+        slot: int32 [], where this position is written, the same for all rows.
+        visible: bool [B, W], the slots seen, the new one among them.
+
+    Returns:
+        [B, 1, H, C] in the type of ``value``, and the cache.
+    """
+    b, _, h, c = query.shape
+    query, key, value = (x.reshape(b * h, 1, c) for x in (query, key, value))
+    keys = jax.lax.dynamic_update_slice(cache.key, key.astype(cache.key.dtype), (0, slot, 0))
+    values = jax.lax.dynamic_update_slice(cache.value, value.astype(cache.value.dtype), (0, slot, 0))
+    logits = jnp.einsum("nc,nwc->nw", query[:, 0], keys, preferred_element_type=jnp.float32).reshape(b, h, -1)
+    logits = jnp.where(visible[:, None], logits * c**-0.5, jnp.finfo(jnp.float32).min)
+    weights = jax.nn.softmax(logits, axis=-1).astype(values.dtype).reshape(b * h, -1)
+    return jnp.einsum("nw,nwc->nc", weights, values).reshape(b, 1, h, c), KeyValueCache(keys, values)

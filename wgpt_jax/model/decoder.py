@@ -9,6 +9,7 @@ from flax import nnx
 
 from wgpt_jax.config import ModelConfig
 from wgpt_jax.data.batch import Batch
+from wgpt_jax.model.depformer import Depformer
 from wgpt_jax.model.layers import BlockConfig, Einsum, RMSNorm, Stack
 from wgpt_jax.parallel.mesh import replicate
 
@@ -76,7 +77,7 @@ def causal_taps(x: jax.Array, positions: jax.Array, taps: int) -> jax.Array:
 
 
 class Decoder(nnx.Module):
-    """Predicts the coarse token of every frame from the frames before it."""
+    """Predicts the tokens of every frame from the frames before it: the coarse one, and K - 1 finer ones if asked."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         self.config = config
@@ -116,35 +117,61 @@ class Decoder(nnx.Module):
             out_dtype=jnp.float32,
             rngs=rngs,
         )
+        if config.output_codebooks > 1:
+            self.depformer = Depformer(config, dtype, rngs)
 
-    def __call__(
-        self, batch: Batch, *, null_mel: jax.Array | None = None, dropout_key: jax.Array | None = None
-    ) -> jax.Array:
-        """Logits of every frame's coarse token.
+    def __call__(self, batch: Batch, *, null_mel: jax.Array | None = None) -> jax.Array:
+        """Logits of every frame's tokens, each codebook's given the ones before it.
 
         Args:
             batch: windows of T frames; position t sees the frames before frame t of its document.
             null_mel: bool [B, T], where the null mel replaces the slice besides at document starts.
+
+        Returns:
+            float32 [B, T, K, V], K the configured output codebooks.
+        """
+        hidden = self.hidden(batch, null_mel=null_mel)
+        coarse = self.head(hidden)[:, :, None]
+        if self.config.output_codebooks == 1:
+            return coarse
+        b, t, d = hidden.shape
+        codes = batch.codes(self.config.output_codebooks).reshape(b * t, -1)
+        fine = self.depformer(hidden.reshape(b * t, d), codes)
+        return jnp.concatenate([coarse, fine.reshape(b, t, *fine.shape[1:])], axis=2)
+
+    def hidden(
+        self, batch: Batch, *, null_mel: jax.Array | None = None, dropout_key: jax.Array | None = None
+    ) -> jax.Array:
+        """The normalised state that predicts each frame.
+
+        Args:
+            batch: as :meth:`__call__`.
+            null_mel: as :meth:`__call__`.
             dropout_key: PRNG key, or None to drop nothing (evaluation).
 
         Returns:
-            float32 [B, T, V].
+            [B, T, D].
         """
         keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         # A table split over devices would be gathered anew for every row: replicate it once instead.
-        table = replicate(self.embedding[...])
-        x = jnp.where(batch.starts[..., None], self.bos[...], table[batch.tokens[:, :-1, 0].astype(jnp.int32)])
-        x = self.token_norm(x)
+        x = self.embed(replicate(self.embedding[...]), batch.tokens[:, :-1, 0], batch.starts)
         if self.config.inputs == "hybrid":
             null = batch.starts if null_mel is None else batch.starts | null_mel
             mel = self.mel_branch(batch.mel[:, :-1], null, batch.segment_ids, batch.positions, keys[0])
-            mel = self.mel_norm(mel)
-            if self.config.fusion == "concat":
-                x = self.fuse(jnp.concatenate([x.astype(mel.dtype), mel], axis=-1))
-            else:
-                x = x.astype(mel.dtype) + self.fuse(mel)
+            x = self.merge(x, mel)
         x = self.stack(x.astype(compute_dtype(self.config)), batch.segment_ids, batch.positions, keys[1])
-        return self.head(self.head_norm(x))
+        return self.head_norm(x)
+
+    def embed(self, table: jax.Array, tokens: jax.Array, starts: jax.Array) -> jax.Array:
+        """Normalised embeddings, BOS where a document starts: [V, D], int [B, T], bool [B, T] -> [B, T, D]."""
+        return self.token_norm(jnp.where(starts[..., None], self.bos[...], table[tokens.astype(jnp.int32)]))
+
+    def merge(self, x: jax.Array, mel: jax.Array) -> jax.Array:
+        """Fuses the two streams: [B, T, D], [B, T, E] -> [B, T, D]."""
+        mel = self.mel_norm(mel)
+        if self.config.fusion == "concat":
+            return self.fuse(jnp.concatenate([x.astype(mel.dtype), mel], axis=-1))
+        return x.astype(mel.dtype) + self.fuse(mel)
 
 
 def compute_dtype(config: ModelConfig) -> jnp.dtype:

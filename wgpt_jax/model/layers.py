@@ -5,13 +5,14 @@ Every parameter names its logical axes; ``parallel.mesh`` says which mesh axis e
 """
 
 import dataclasses
+import operator
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from wgpt_jax.model.attention import attend, rotate
+from wgpt_jax.model.attention import KeyValueCache, attend, attend_cached, rotate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,14 +68,22 @@ class Attention(nnx.Module):
         d, h, c = config.width, config.heads, config.width // config.heads
         self.rope_base = config.rope_base
         make = partial(Einsum, dtype=config.dtype, rngs=rngs, fan_in=d)
-        self.qkv = make("btd,dnhc->nbthc", (d, 3, h, c), ("embed", None, "heads", None))
-        self.out = make("bthc,hcd->btd", (h, c, d), ("heads", None, "embed"), gain=(2 * config.depth) ** -0.5)
+        self.qkv = make("btd,dnhc->btnhc", (d, 3, h, c), ("embed", None, "heads", None))
+        # `k` is C: einsum contracts in alphabetical order, and c before h would transpose the kernel at every step.
+        self.out = make("bthk,hkd->btd", (h, c, d), ("heads", None, "embed"), gain=(2 * config.depth) ** -0.5)
 
     def __call__(self, x: jax.Array, segment_ids: jax.Array, positions: jax.Array) -> jax.Array:
         """[B, T, D] -> [B, T, D]."""
-        query, key, value = self.qkv(x)
-        query, key = rotate(query, positions, self.rope_base), rotate(key, positions, self.rope_base)
-        return self.out(attend(query, key, value, segment_ids))
+        return self.out(attend(*self._heads(x, positions), segment_ids))
+
+    def step(self, x, cache: KeyValueCache, slot, visible, positions) -> tuple[jax.Array, KeyValueCache]:
+        """One position: [B, 1, D] -> [B, 1, D]; see :meth:`Block.step`."""
+        mixed, cache = attend_cached(*self._heads(x, positions), cache, slot, visible)
+        return self.out(mixed), cache
+
+    def _heads(self, x: jax.Array, positions: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        query, key, value = jnp.unstack(self.qkv(x), axis=2)
+        return rotate(query, positions, self.rope_base), rotate(key, positions, self.rope_base), value
 
 
 class MLP(nnx.Module):
@@ -84,7 +93,7 @@ class MLP(nnx.Module):
         d, f = config.width, config.hidden
         gates = 2 if config.mlp == "swiglu" else 1
         self.up = Einsum(
-            "btd,dgf->gbtf", (d, gates, f), ("embed", None, "mlp"), fan_in=d, dtype=config.dtype, rngs=rngs
+            "btd,dgf->btgf", (d, gates, f), ("embed", None, "mlp"), fan_in=d, dtype=config.dtype, rngs=rngs
         )
         self.down = Einsum(
             "btf,fd->btd",
@@ -98,8 +107,8 @@ class MLP(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, T, D] -> [B, T, D]."""
-        hidden = self.up(x)
-        return self.down(jax.nn.silu(hidden[0]) * hidden[1] if len(hidden) == 2 else jax.nn.gelu(hidden[0]))
+        first, *gate = jnp.unstack(self.up(x), axis=2)
+        return self.down(jax.nn.silu(first) * gate[0] if gate else jax.nn.gelu(first))
 
 
 class Block(nnx.Module):
@@ -117,6 +126,23 @@ class Block(nnx.Module):
         keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         x = x + drop(self.attention(self.attention_norm(x), segment_ids, positions), self.dropout, keys[0])
         return x + drop(self.mlp(self.mlp_norm(x)), self.dropout, keys[1])
+
+    def step(self, x, cache: KeyValueCache, slot, visible, positions) -> tuple[jax.Array, KeyValueCache]:
+        """One position of every row, the ones before it in a cache.
+
+        Args:
+            x: [B, 1, D].
+            cache: keys and values of W positions.
+            slot: int32 [], where in the cache this position is written.
+            visible: bool [B, W], which slots the position sees, its own among them.
+            positions: int32 [B, 1], index in the document.
+
+        Returns:
+            [B, 1, D] and the cache with this position in it.
+        """
+        mixed, cache = self.attention.step(self.attention_norm(x), cache, slot, visible, positions)
+        x = x + mixed
+        return x + self.mlp(self.mlp_norm(x)), cache
 
 
 def drop(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
@@ -158,3 +184,8 @@ class Stack(nnx.Module):
         if self.remat != "none":
             body = jax.checkpoint(body, prevent_cse=False, policy=REMAT_POLICIES[self.remat])
         return jax.lax.scan(body, x, (stacked, keys))[0]
+
+    def unrolled(self) -> list[Block]:
+        """The blocks one by one: a cached step reads each one's own arrays, stacked caches would be copied whole."""
+        graph, stacked = nnx.split(self.blocks)
+        return [nnx.merge(graph, jax.tree.map(operator.itemgetter(layer), stacked)) for layer in range(self.depth)]

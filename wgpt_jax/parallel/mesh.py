@@ -55,6 +55,9 @@ def check_mesh_fits(config: Config, mesh: Mesh) -> None:
         sizes += [("model.mel_width", m.mel_width, fsdp, "mesh.fsdp")]
     if hybrid and m.mel_depth:
         sizes += [("model.mel_heads", m.mel_heads, tensor, "mesh.tensor")]
+    if m.output_codebooks > 1:
+        sizes += [("model.depformer_width", m.depformer_width, fsdp, "mesh.fsdp")]
+        sizes += [("model.depformer_heads", m.depformer_heads, tensor, "mesh.tensor")]
     for key, size, parts, axes in sizes:
         if size % parts:
             raise RequestError(f"{key} {size} is not a multiple of {parts} ({axes})")

@@ -90,7 +90,7 @@ class RunLog:
         self.file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
         if self.tensorboard:
             for name, value in values.items():
-                if value is not None:  # a standard error of a single document
+                if isinstance(value, int | float):  # no names, no standard error of a single document
                     self.tensorboard.add_scalar(f"{kind}/{name}", value, step)
 
 

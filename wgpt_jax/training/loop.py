@@ -16,13 +16,14 @@ from wgpt_jax.data.index import DataIndex, load_index
 from wgpt_jax.data.ngrams import load_ngrams
 from wgpt_jax.data.pipeline import describe_damage, open_split, training_batches
 from wgpt_jax.errors import WorkError
-from wgpt_jax.evaluation import score_split
+from wgpt_jax.evaluation import main_source, score_split
 from wgpt_jax.parallel.mesh import check_mesh_fits, make_mesh, to_devices
 from wgpt_jax.runs import (
     RunFolder,
     check_data_is_readable,
     check_model_fits_data,
     check_same_run,
+    copy_codec,
     new_run,
     read_run,
     training_data_fingerprint,
@@ -67,7 +68,8 @@ def train(config: Config, data: str | os.PathLike, workdir: str | os.PathLike) -
     check_model_fits_data(config, index, data)
     mesh = make_mesh(config.mesh)
     check_mesh_fits(config, mesh)
-    batches = iter(training_batches(data, index, config.data, config.training.batch))
+    reads_mel = config.model.inputs == "hybrid"
+    batches = iter(training_batches(data, index, config.data, config.training.batch, reads_mel=reads_mel))
     evaluates = config.training.eval_every > 0 and index.frames("validation") > 0
     if evaluates:
         open_split(data, index, "validation")
@@ -147,6 +149,7 @@ def _claim(run: RunFolder, config: Config, index: DataIndex, data: str | os.Path
         warnings = check_same_run(info, config, fingerprint, run.path)
     if jax.process_index() == 0:
         write_run(run.path, new_run(config, index, parameters_by_group(params)))
+        copy_codec(data, run.path)
     return warnings
 
 
@@ -168,8 +171,11 @@ def _batches_from(batches: "grain.DatasetIterator", data: str | os.PathLike, ind
 
 
 def _log_step(log: RunLog, throughput: Throughput, step: int, metrics: dict[str, jax.Array]) -> None:
-    values = {name: float(value) for name, value in metrics.items()}
+    nll = np.asarray(metrics["nll"])
+    values = {name: float(value) for name, value in metrics.items() if name != "nll"}
     frames = values.pop("frames")
+    if len(nll) > 1:
+        values |= {f"nll_codebook_{k}": float(value) for k, value in enumerate(nll, start=1)}
     log.train(step, {**values, **throughput.rate(step, frames)})
 
 
@@ -196,7 +202,8 @@ def _evaluate(
 ) -> float:
     """Validation NLL of the current parameters, logged."""
     limit = config.training.eval_windows
-    scores = score_split(eval_fn, state.params, data, index, "validation", config, mesh, limit=limit)
+    mel = main_source(config, index)
+    scores = score_split(eval_fn, state.params, data, index, "validation", config, mesh, limit=limit, mel=mel)
     summary = scores.summary(index.clock.frames_per_second)
-    log.evaluation(step, {key: summary[key] for key in ("nll", "nll_stderr", "top1", "top10")})
+    log.evaluation(step, {"mel_source": mel, **{key: summary[key] for key in ("nll", "nll_stderr", "top1", "top10")}})
     return summary["nll"]

@@ -1,5 +1,6 @@
 """The training step and the evaluation step: pure functions, jitted once with the state's shardings."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -31,35 +32,69 @@ def token_nll(logits: jax.Array, targets: jax.Array) -> jax.Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, targets.astype(jnp.int32))
 
 
+def drawn_frames(key: jax.Array, weights: jax.Array, fraction: float) -> jax.Array:
+    """Draws frames of each window for the depth transformer, those with something to predict first.
+
+    CSM (Sesame, 2025) trains its depth decoder on one frame in 16: the frames of a window say much the same.
+
+    Args:
+        key: PRNG key.
+        weights: bool [B, T].
+        fraction: of T.
+
+    Returns:
+        int32 [B, ceil(fraction * T)], indices without repetition.
+    """
+    order = jnp.argsort(jax.random.uniform(key, weights.shape) - weights, axis=1)
+    return order[:, : math.ceil(fraction * weights.shape[1])]
+
+
 def make_train_step(
     config: Config, graph: nnx.GraphDef, optimizer: optax.GradientTransformation, mesh: Mesh, abstract: TrainState
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """The jitted step: (state, batch) -> (next state, metrics); the state's buffers are donated.
 
-    Metrics are float32 scalars: ``loss`` (nats per token over the global batch), ``grad_norm``, ``learning_rate``,
-    ``frames`` (tokens predicted).
+    Metrics are float32: ``loss`` (nats per token over the global batch, the mean over the output codebooks K),
+    ``nll`` [K] (nats per token of each codebook), ``grad_norm``, ``learning_rate``, ``frames`` (frames predicted).
     """
     schedule = learning_rate(config.optimizer, config.training.steps)
+    codebooks = config.model.output_codebooks
+
+    def mean_nll(logits: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
+        """[..., V], int [...], bool [...] -> [K], the mean over all but the last axis of the targets."""
+        nll = (token_nll(logits, targets) * weights[..., None]).reshape(-1, targets.shape[-1])
+        return jnp.sum(nll, axis=0) / jnp.maximum(jnp.sum(weights), 1)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(config.training.seed), state.step)
         mel_key, dropout_key = jax.random.split(key)
         null_mel = null_mel_mask(config.model, mel_key, batch.segment_ids.shape)
-        frames = jnp.sum(batch.weights)
+        dropout_key = dropout_key if config.model.dropout else None
 
         def loss_fn(params):
-            logits = nnx.merge(graph, params)(
-                batch, null_mel=null_mel, dropout_key=dropout_key if config.model.dropout else None
-            )
-            return jnp.sum(token_nll(logits, batch.targets) * batch.weights) / jnp.maximum(frames, 1)
+            model = nnx.merge(graph, params)
+            hidden = model.hidden(batch, null_mel=null_mel, dropout_key=dropout_key)
+            nll = mean_nll(model.head(hidden)[:, :, None], batch.codes(1), batch.weights)
+            if codebooks > 1:
+                frames = drawn_frames(jax.random.fold_in(key, 1), batch.weights, config.training.depformer_fraction)
+                hidden, codes, weights = (
+                    jnp.take_along_axis(x, frames[..., None], axis=1)
+                    for x in (hidden, batch.codes(codebooks), batch.weights[..., None])
+                )
+                flat = hidden.reshape(-1, hidden.shape[-1]), codes.reshape(-1, codebooks)
+                fine_key = None if dropout_key is None else jax.random.fold_in(dropout_key, 1)
+                fine = model.depformer(*flat, fine_key)
+                nll = jnp.concatenate([nll, mean_nll(fine, flat[1][:, 1:], weights.reshape(-1))])
+            return jnp.mean(nll), nll
 
-        loss, grads = jax.value_and_grad(loss_fn)(state.params)
+        (loss, nll), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         metrics = {
             "loss": loss,
+            "nll": nll,
             "grad_norm": optax.tree.norm(grads),
             "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
-            "frames": frames.astype(jnp.float32),
+            "frames": jnp.sum(batch.weights).astype(jnp.float32),
         }
         return TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state), metrics
 
@@ -74,13 +109,13 @@ class Scores(NamedTuple):
     """What evaluation keeps of every position; equal on every host."""
 
     nll: jax.Array
-    """float32 [B, T]; nats."""
+    """float32 [B, T, K]; nats, of each output codebook."""
     rank: jax.Array
-    """int32 [B, T]; entries that come before the target when sorted by logit (0: the target came first)."""
+    """int32 [B, T, K]; entries that come before the target when sorted by logit (0: the target came first)."""
 
 
 def score_tokens(logits: jax.Array, targets: jax.Array) -> Scores:
-    """Scores of each target: float32 [B, T, V], int [B, T] -> :class:`Scores`."""
+    """Scores of each target: float32 [B, T, K, V], int [B, T, K] -> :class:`Scores`."""
     targets = targets.astype(jnp.int32)
     target_logit = jnp.take_along_axis(logits, targets[..., None], axis=-1)
     # As argmax decides ties: the lower entry comes first. `not <=` also ranks a target last among nans.
@@ -100,7 +135,7 @@ def make_eval_step(
     def step(params: nnx.State, batch: Batch, no_mel: jax.Array) -> Scores:
         null_mel = None if config.inputs == "tokens" else jnp.broadcast_to(no_mel, batch.segment_ids.shape)
         logits = nnx.merge(graph, params)(batch, null_mel=null_mel)
-        return score_tokens(logits, batch.targets)
+        return score_tokens(logits, batch.codes(config.output_codebooks))
 
     everywhere = NamedSharding(mesh, P())
     shardings = shardings_of(params)

@@ -1,0 +1,107 @@
+"""The decoder one frame at a time: what generation runs, equal to the full-sequence form position by position.
+
+Attention looks back on the last W positions through ring buffers, so that a sequence may be of any length at constant
+memory and cost. A document that begins anew needs no clearing: its positions start at zero again, and a position sees
+no more slots than there are positions before it in its document.
+
+Letters: B batch, W window, M mel bands, D model.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from wgpt_jax.model.attention import KeyValueCache
+from wgpt_jax.model.decoder import Decoder, compute_dtype
+from wgpt_jax.model.layers import Block
+
+
+class Cache(NamedTuple):
+    """What a cached step remembers."""
+
+    step: jax.Array
+    """int32 []; frames stepped through, all documents together."""
+    positions: jax.Array
+    """int32 [B]; frames of the present document."""
+    slices: jax.Array
+    """float32 [B, taps - 1, M]; the last mel slices, null ones as they were fed."""
+    mel_layers: tuple[KeyValueCache, ...]
+    layers: tuple[KeyValueCache, ...]
+
+
+class CachedDecoder:
+    """The cached form of a decoder; made inside a trace, before the scan that steps it."""
+
+    def __init__(self, decoder: Decoder):
+        """Takes the layers out of their stacks: a step that sliced them out each time would copy every parameter."""
+        self.decoder = decoder
+        self.blocks = decoder.stack.unrolled()
+        branch = decoder.mel_branch if decoder.config.inputs == "hybrid" else None
+        self.mel_blocks = branch.stack.unrolled() if branch and branch.stack else []
+
+    def step(
+        self, cache: Cache, tokens: jax.Array, mel: jax.Array, starts: jax.Array, null_mel: jax.Array
+    ) -> tuple[jax.Array, Cache]:
+        """One frame of every row.
+
+        Args:
+            cache: from :func:`empty_cache` or the step before.
+            tokens: int [B], the coarse token of the frame before.
+            mel: float [B, M], the mel slice of the frame before; not read by token-only models.
+            starts: bool [B], where a document begins: BOS and the null mel stand instead of these.
+            null_mel: bool [B], where the null mel replaces the slice besides.
+
+        Returns:
+            [B, D], the normalised state that predicts the frame, and the cache with the frame in it.
+        """
+        decoder, window = self.decoder, cache.layers[0].key.shape[1]
+        positions = jnp.where(starts, 0, cache.positions)
+        slot = cache.step % window
+        # Age in steps, the newest 0. Slots of another document, or never written, are older than `positions`.
+        age = (slot - jnp.arange(window)) % window
+        visible = age <= positions[:, None]
+
+        def through(blocks: list[Block], caches: tuple[KeyValueCache, ...], x: jax.Array):
+            written = []
+            for block, layer in zip(blocks, caches, strict=True):
+                x, layer = block.step(x, layer, slot, visible, positions[:, None])
+                written.append(layer)
+            return x, tuple(written)
+
+        x = decoder.embed(decoder.embedding[...], tokens[:, None], starts[:, None])
+        slices, mel_layers = cache.slices, cache.mel_layers
+        if decoder.config.inputs == "hybrid":
+            branch = decoder.mel_branch
+            mel = jnp.where((starts | null_mel)[:, None], branch.null[...], mel.astype(jnp.float32))
+            slices = jnp.concatenate([slices, mel[:, None]], axis=1)
+            back = jnp.arange(slices.shape[1])[::-1]
+            taps = jnp.where((positions[:, None] >= back)[..., None], slices, 0.0)
+            features, mel_layers = through(self.mel_blocks, mel_layers, branch.stem(taps[:, :, None]))
+            x, slices = decoder.merge(x, features), slices[:, 1:]
+        x, layers = through(self.blocks, cache.layers, x.astype(compute_dtype(decoder.config)))
+        return decoder.head_norm(x)[:, 0], Cache(cache.step + 1, positions + 1, slices, mel_layers, layers)
+
+
+def empty_cache(decoder: Decoder, batch: int, window: int) -> Cache:
+    """A cache before the first frame.
+
+    Args:
+        decoder: the network.
+        batch: rows, B.
+        window: positions that attention sees, W: the context the network was trained with.
+    """
+    config = decoder.config
+    dtype = compute_dtype(config)
+    hybrid = config.inputs == "hybrid"
+
+    def layers(depth: int, heads: int, width: int) -> tuple[KeyValueCache, ...]:
+        return tuple(KeyValueCache.empty(batch, heads, window, width // heads, dtype) for _ in range(depth))
+
+    return Cache(
+        step=jnp.zeros((), jnp.int32),
+        positions=jnp.zeros(batch, jnp.int32),
+        slices=jnp.zeros((batch, config.mel_kernel - 1 if hybrid else 0, config.mel_bands)),
+        mel_layers=layers(config.mel_depth if hybrid else 0, config.mel_heads, config.mel_width),
+        layers=layers(config.depth, config.heads, config.width),
+    )
