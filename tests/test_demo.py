@@ -1,5 +1,6 @@
 """The demo, small, by its own command: everything is there, and the proof of causality can fail."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -7,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from wgpt_jax import verify
 from wgpt_jax.audio.mel import log_mel
 from wgpt_jax.demo import compare, format_results
+from wgpt_jax.prepare import convert
 from wgpt_jax.prepare.causality import verify_function
 from wgpt_jax.runs import read_run
 
@@ -26,9 +29,13 @@ def work(tmp_path_factory) -> tuple[Path, str]:
 
 def test_every_artefact_is_in_the_run_folder(work):
     folder, out = work
-    for name in ("losses.png", "mel_and_tokens.png", "results.json", "tokens/loss.png", "hybrid/metrics.jsonl"):
+    sounds = ("from_nothing.wav", "from_nothing.png", "continued.wav", "continued.png")
+    plots = ("losses.png", "mel_and_tokens.png", "tokens/loss.png")
+    for name in (*plots, *sounds, "results.json", "hybrid/metrics.jsonl"):
         assert (folder / name).stat().st_size > 100, name
-    assert "hybrid - tokens:" in out
+    assert soundfile.info(folder / "from_nothing.wav").duration == pytest.approx(5.0)
+    assert soundfile.info(folder / "continued.wav").duration == pytest.approx(7.0, abs=2.0)
+    assert "hybrid under the original's mel - tokens:" in out and str(folder / "continued.wav") in out
     assert "nothing sees the future" in out
     assert "$ wgpt train configs/demo_hybrid.py" in out
 
@@ -40,6 +47,8 @@ def test_both_models_are_scored_on_the_same_held_out_frames(work):
     assert results["hybrid"]["mel_source"] == "original"
     expected = results["hybrid"]["nll"] - results["tokens"]["nll"]
     assert results["difference"] == pytest.approx(expected, abs=1e-9)
+    own, tokens = (results[name]["total_bits_per_second"] for name in ("own", "tokens"))
+    assert results["own_difference"] == pytest.approx((own - tokens) / 75 * np.log(2), abs=1e-6)
     ratio = results["tokens"]["parameters"] / results["hybrid"]["parameters"]
     assert ratio == pytest.approx(1, abs=0.03), "the twins are of one size"
 
@@ -56,10 +65,24 @@ def test_logits_are_causal_end_to_end_and_a_centred_mel_is_caught(work, monkeypa
         half = np.zeros(config.n_fft // 2, np.float32)
         return log_mel(np.concatenate([x, half]), config, clock)[1 : 1 + clock.frames(len(x))]
 
-    monkeypatch.setattr(verify, "log_mel", centred)
+    monkeypatch.setattr(convert, "log_mel", centred)
     leaky = verify_function("logits", verify.samples_to_logits(run, info), samples, info.clock, cuts)
     assert leaky.leaks
     assert "sees the future" in str(leaky)
+
+
+def test_logits_under_the_mel_of_decoded_tokens_are_causal_end_to_end(work):
+    run = work[0] / "hybrid"
+    info = read_run(run)
+    samples = np.random.default_rng(0).normal(0, 0.1, info.clock.samples(40)).astype(np.float32)
+    original = verify.samples_to_logits(run, info)
+    data = dataclasses.replace(info.config.data, mel_mix={"codec2": 1.0})
+    decoded = verify.samples_to_logits(
+        run, dataclasses.replace(info, config=dataclasses.replace(info.config, data=data))
+    )
+    report = verify_function("logits", decoded, samples, info.clock, (0, 1, 20, 38))
+    assert report.passed, str(report)
+    assert not np.array_equal(decoded(samples), original(samples))
 
 
 @pytest.mark.parametrize(
@@ -77,6 +100,8 @@ def test_verdict_follows_the_numbers(shift, verdict):
     moved = {name: {**row, "nll": row["nll"] + 100 * shift + rng.normal() / 100} for name, row in rows.items()}
     summary = {
         "documents": 30, "frames": 3000, "parameters": 5, "nll": 3.0, "nll_stderr": 0.1, "ppl": 20.0, "top1": 0.1,
-        "top10": 0.4, "unigram_nll": 6.0, "bigram_nll": 5.0,
+        "top10": 0.4, "unigram_nll": 6.0, "bigram_nll": 5.0, "total_bits_per_second": 900.0,
     }  # fmt: skip
-    assert verdict in format_results(compare({"tokens": (summary, rows), "hybrid": (summary, moved)}))
+    results = {"tokens": (summary, rows), "hybrid": (summary, moved), "own": (summary, rows)}
+    coarse = next(line for line in format_results(compare(results)).splitlines() if line.startswith("Coarse token"))
+    assert verdict in coarse

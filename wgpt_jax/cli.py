@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from wgpt_jax.closed_loop.request import GenerateArgs
 from wgpt_jax.command import guarded, run_command
 from wgpt_jax.config import Config, read_config_file
 from wgpt_jax.errors import RequestError
@@ -43,8 +44,8 @@ class EvaluateArgs:
     """Split to score."""
     step: str = "latest"
     """Checkpoint: a step, `latest`, or `best` (lowest validation NLL while training)."""
-    mel: Literal["original", "null"] = "original"
-    """What a hybrid reads: the original's mel (an NLL conditional on side information), or the null mel everywhere."""
+    mel: str = "all"
+    """Mel that a hybrid reads: a source of the data (original, codec1, ...), null for none, or all, one by one."""
     json: bool = False
     """Print one JSON object and nothing else."""
 
@@ -74,13 +75,29 @@ def evaluate_command(argv: Sequence[str]) -> int:
     def main(args: EvaluateArgs) -> None:
         from wgpt_jax.evaluation import evaluate, format_table
 
-        if args.step not in ("latest", "best") and not args.step.isdigit():
-            raise RequestError(f"--step {args.step!r} is no step; give a number, latest or best")
-        step = int(args.step) if args.step.isdigit() else args.step
-        result = evaluate(args.run, args.data, args.split, step=step, mel=args.mel, progress=not args.json)
+        result = evaluate(args.run, args.data, args.split, step=_step(args.step), mel=args.mel, progress=not args.json)
         print(json.dumps(result.summary) if args.json else format_table(result.summary))
 
     return run_command(main, EvaluateArgs, argv, prog="wgpt evaluate")
+
+
+def generate_command(argv: Sequence[str]) -> int:
+    """``wgpt generate``."""
+
+    def main(args: GenerateArgs) -> None:
+        from wgpt_jax.generation import format_summary, generate_files
+
+        summary = generate_files(args, _step(args.step))
+        print(json.dumps(summary) if args.json else format_summary(summary))
+
+    return run_command(main, GenerateArgs, argv, prog="wgpt generate")
+
+
+def _step(text: str) -> int | str:
+    """A checkpoint as the flag names it."""
+    if text not in ("latest", "best") and not text.isdigit():
+        raise RequestError(f"--step {text!r} is no step; give a number, latest or best")
+    return int(text) if text.isdigit() else text
 
 
 def demo_command(argv: Sequence[str]) -> int:
@@ -94,6 +111,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "demo": (demo_command, "everything end to end, offline, in minutes on a CPU"),
     "train": (train_command, "train a model, or continue a run"),
     "evaluate": (evaluate_command, "score a run on a split of prepared data"),
+    "generate": (generate_command, "generate audio from a run, from nothing or from a prompt"),
 }
 
 

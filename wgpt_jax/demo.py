@@ -23,7 +23,10 @@ from wgpt_jax.scores import DocumentScores, SplitScores, format_stderr, paired_d
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 MODELS = ("tokens", "hybrid")
+OWN_MEL = "codec8"
+"""The mel of what the demo's models emit, all 8 codebooks: a function of it, and what generation feeds back."""
 _PLOT_SECONDS = 6.0
+_PROMPT_SECONDS, _NEW_SECONDS = 2.0, 5.0
 _FEWEST_DOCUMENTS = 5  # for a standard error worth the name
 
 
@@ -32,8 +35,8 @@ class DemoArgs:
     """Everything end to end, offline, in minutes on a CPU.
 
     Makes a small corpus (or takes --audio), prepares it with the bundled codec, trains a token-only and a hybrid model
-    of equal size on the same frames, evaluates both on held-out voices and pieces, and proves causality. The same
-    command again continues where it stopped.
+    of equal size on the same frames, evaluates both on held-out voices and pieces, proves causality, and generates
+    audio with the hybrid in a closed loop. The same command again continues where it stopped.
     """
 
     workdir: Path = Path("runs/demo")
@@ -65,115 +68,153 @@ def demo(args: DemoArgs) -> None:
     steps = [] if args.steps is None else ["--training.steps", str(args.steps)]
 
     if args.audio is None:
-        _heading("1/5  A small corpus: babble with formants and pitch, simple music")
+        _heading("1/6  A small corpus: babble with formants and pitch, simple music")
         _tool("tools/make_corpus.py", audio, "--hours", f"{args.minutes / 60:g}", "--engine", "numpy")
         layout = ["--domains", "--split-by", "speaker"]
     else:
-        _heading("1/5  Your audio")
+        _heading("1/6  Your audio")
         layout = []
-    _heading("2/5  Preparation: aligned mel slices and ENCODEC tokens in shards")
-    split = ["--validation", "0.1", "--test", "0"]
+    _heading("2/6  Preparation: aligned mel slices and ENCODEC tokens in shards")
+    split = ["--validation", "0.1", "--test", "0", "--mel-sources", f"original,{OWN_MEL}"]
     _tool("tools/prepare_audio.py", audio, data, "--codec", "bundled", *layout, *split)
     index = load_index(data)
     if not index.documents("validation"):
         raise RequestError(f"one file is not enough: nothing of {audio} could be held out; give at least two")
-    _heading("3/5  Training: the token-only model and the hybrid, on the same frames in the same order")
+    _heading("3/6  Training: the token-only model and the hybrid, on the same frames in the same order")
     for name in MODELS:
         _wgpt("train", CONFIGS / f"demo_{name}.py", "--data", data, "--workdir", work / name, *steps)
-    _heading("4/5  Evaluation on held-out documents")
+    _heading("4/6  Evaluation on held-out documents")
     for name in MODELS:
         _wgpt("evaluate", work / name, "--data", data)
-    _heading("5/5  Proof of causality: noise after frame t changes nothing up to t")
+    _heading("5/6  Proof of causality: noise after frame t changes nothing up to t")
     _tool("tools/verify_causality.py", "--data", data, "--run", work / "hybrid")
+    _heading("6/6  Generation: the hybrid hears itself, from nothing and after a held-out prompt")
+    sounds = {"from_nothing.wav": ["--seconds", f"{_NEW_SECONDS:g}"], "continued.wav": _prompt(audio, data, index)}
+    for name, prompt in sounds.items():
+        _wgpt("generate", work / "hybrid", "--out", work / name, "--top-p", "0.95", *prompt)
 
-    results = {name: _read_evaluation(work / name) for name in MODELS}
-    comparison = compare(results)
+    results = {name: _read_evaluation(work / name, "none" if name == "tokens" else "original") for name in MODELS}
+    comparison = compare(results | {"own": _read_evaluation(work / "hybrid", OWN_MEL)})
     (work / "results.json").write_text(json.dumps(comparison, indent=1) + "\n")
     _plot(work, data, index, comparison)
     print("\n" + format_results(comparison))
     print(f"\n{(time.monotonic() - start) / 60:.1f} minutes. Look at:")
     for name in ("losses.png", "mel_and_tokens.png", "results.json"):
         print(f"  {work / name}")
+    print("Listen to (a spectrogram lies beside each):")
+    for name in sounds:
+        print(f"  {work / name}")
     print(_next_steps(work))
 
 
 def compare(results: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any]]]]) -> dict[str, Any]:
-    """Puts two evaluations on the same documents side by side.
+    """Puts evaluations on the same documents side by side.
 
     Args:
-        results: for ``tokens`` and ``hybrid``, the summary and the per-document rows.
+        results: the summary and the per-document rows of ``tokens``, of the ``hybrid`` under the original's mel, and of
+            the same hybrid under the mel of its ``own`` codebooks' decode.
 
     Returns:
-        ``tokens`` and ``hybrid`` summaries, and ``difference`` (hybrid minus tokens, nats per token, paired by
-        document) with ``difference_stderr``.
+        the summaries by the same names; ``difference`` (hybrid minus tokens, nats per coarse token, paired by document)
+        and ``own_difference`` (own minus tokens, nats per frame over all codebooks), each with its ``_stderr``.
     """
     scores = {}
     for name, (_, rows) in results.items():
         scores[name] = SplitScores(1)
         scores[name].documents = {document: DocumentScores(**row) for document, row in rows.items()}
-    mean, stderr = paired_difference(scores["hybrid"], scores["tokens"])
-    return {
-        **{name: summary for name, (summary, _) in results.items()},
-        "difference": mean,
-        "difference_stderr": None if math.isnan(stderr) else stderr,
-    }
+    comparison: dict[str, Any] = {name: summary for name, (summary, _) in results.items()}
+    for name, other, total in (("difference", "hybrid", False), ("own_difference", "own", True)):
+        mean, stderr = paired_difference(scores[other], scores["tokens"], total=total)
+        comparison |= {name: mean, f"{name}_stderr": None if math.isnan(stderr) else stderr}
+    return comparison
 
 
 def format_results(comparison: dict[str, Any]) -> str:
-    """The closing table and its verdict."""
-    tokens, hybrid = comparison["tokens"], comparison["hybrid"]
+    """The closing table and its verdicts."""
+    tokens = comparison["tokens"]
     lines = [
-        f"Held out: {tokens['documents']} documents, {tokens['frames']:,} tokens (75 per second)",
+        f"Held out: {tokens['documents']} documents, {tokens['frames']:,} frames (75 per second)",
         "",
-        f"{'model':9} {'parameters':>10} {'NLL (nats)':>18} {'PPL':>8} {'top-1 %':>8} {'top-10 %':>9}",
+        f"{'model':9} {'mel':9} {'parameters':>10} {'coarse NLL (nats)':>18} {'PPL':>7} {'top-1 %':>8} "
+        f"{'top-10 %':>9} {'all codebooks':>14}",
     ]
     for name in ("unigram", "bigram"):
         nll = tokens[f"{name}_nll"]
-        lines.append(f"{name:9} {'':>10} {nll:8.3f} {'':9} {math.exp(nll):8.1f}")
-    for name, row in (("tokens", tokens), ("hybrid", hybrid)):
+        lines.append(f"{name:9} {'':9} {'':>10} {nll:8.3f} {'':9} {math.exp(nll):7.1f}")
+    for name, mel, row in (
+        ("tokens", "none", tokens),
+        ("hybrid", "original", comparison["hybrid"]),
+        ("hybrid", OWN_MEL, comparison["own"]),
+    ):
         lines.append(
-            f"{name:9} {row['parameters']:10,} {row['nll']:8.3f} +- {format_stderr(row['nll_stderr']):6} "
-            f"{row['ppl']:8.1f} {100 * row['top1']:8.2f} {100 * row['top10']:9.2f}"
+            f"{name:9} {mel:9} {row['parameters']:10,} {row['nll']:8.3f} +- {format_stderr(row['nll_stderr']):6} "
+            f"{row['ppl']:7.1f} {100 * row['top1']:8.2f} {100 * row['top10']:9.2f} "
+            f"{row['total_bits_per_second']:8.0f} bits/s"
         )
-    mean, stderr = comparison["difference"], comparison["difference_stderr"]
-    if tokens["documents"] < _FEWEST_DOCUMENTS:
+    verdicts = {
+        name: _verdict(comparison[name], comparison[f"{name}_stderr"], tokens["documents"])
+        for name in ("difference", "own_difference")
+    }
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Coarse token, hybrid under the original's mel - tokens: {verdicts['difference']}",
+            "  conditional on side information: the original's mel holds more than the coarse tokens do",
+            f"All 8 codebooks, hybrid under {OWN_MEL} - tokens: {verdicts['own_difference']}",
+            f"  no side information: {OWN_MEL} is the mel of what was emitted before, as generation feeds it back;",
+            "  but the token-only model reads the coarse codebook alone",
+            "One seed, one small corpus: a demonstration, no result.",
+        ]
+    )
+
+
+def _verdict(mean: float, stderr: float | None, documents: int) -> str:
+    """A paired difference and what it says."""
+    if documents < _FEWEST_DOCUMENTS:
         verdict = "too few documents to say which is better"
     elif abs(mean) <= 2 * stderr:
         verdict = "the two are level within two standard errors"
     else:
         verdict = f"the {'hybrid' if mean < 0 else 'token-only model'} is better"
-    lines += [
-        "",
-        f"hybrid - tokens: {mean:+.4f} +- {format_stderr(stderr)} nats per token, paired by document: {verdict}",
-        "The hybrid's NLL is conditional on side information: it reads the mel of the original audio, which holds more",
-        "than the coarse tokens do. One seed, one small corpus: a demonstration, no result.",
-    ]
-    return "\n".join(lines)
+    return f"{mean:+.4f} +- {format_stderr(stderr)} nats per frame, paired by document: {verdict}"
 
 
 def _next_steps(work: Path) -> str:
     return "\n".join(
         [
             "\nThe same on your own audio (any formats, rates, channels):",
-            "  python tools/prepare_audio.py YOUR_AUDIO OUT --codec bundled",
+            f"  python tools/prepare_audio.py YOUR_AUDIO OUT --codec bundled --mel-sources original,{OWN_MEL}",
             "  wgpt train configs/demo_hybrid.py --data OUT --workdir runs/mine",
             "  wgpt evaluate runs/mine --data OUT",
+            "  wgpt generate runs/mine --prompt YOUR_AUDIO/x.wav --seconds 10 --out y.wav",
             f"TensorBoard: tensorboard --logdir {work}",
         ]
     )
 
 
-def _read_evaluation(run: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """The newest validation summary of a finished run and its per-document rows."""
+def _read_evaluation(run: Path, mel: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The validation summary of a finished run under a mel source, and its per-document rows."""
     newest = max((run / "evaluation").glob("validation-*.json"), key=lambda path: path.stat().st_mtime)
-    rows = {}
-    for line in newest.with_suffix(".documents.jsonl").read_text().splitlines():
-        row = json.loads(line)
-        rows[row.pop("document")] = row
     summary, steps = json.loads(newest.read_text()), read_run(run).config.training.steps
     if summary["step"] != steps:
         raise WorkError(f"{run} stopped at step {summary['step']} of {steps}; the same command continues the demo")
-    return summary, rows
+    documents = newest.with_name(newest.name.replace(f"-{summary['mel_source']}", f"-{mel}"))
+    rows = {}
+    for line in documents.with_suffix(".documents.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        rows[row.pop("document")] = row
+    under = summary.get("by_mel_source", {}).get(mel, {})
+    return {**summary, **under, "mel_source": mel}, rows
+
+
+def _prompt(audio: Path, data: Path, index: DataIndex) -> list[object]:
+    """Flags that continue the beginning of a held-out document, the longest of the first record."""
+    segments = decode_record(open_split(data, index, "validation")[0]).segments
+    chosen = max((segment for segment in segments if segment.start == 0), key=lambda segment: segment.length)
+    lasts = min(_PROMPT_SECONDS, index.clock.seconds(chosen.length))
+    flags = ["--prompt", audio / chosen.document, "--prompt-seconds", f"{lasts:g}"]
+    return [*flags, "--seconds", f"{lasts + _NEW_SECONDS:g}"]
 
 
 def _plot(work: Path, data: Path, index: DataIndex, comparison: dict[str, Any]) -> None:
@@ -183,7 +224,7 @@ def _plot(work: Path, data: Path, index: DataIndex, comparison: dict[str, Any]) 
     segment = record.segments[0]
     frames = slice(0, min(segment.length, int(_PLOT_SECONDS * index.clock.frames_per_second)))
     plot_mel_and_tokens(
-        np.asarray(record.mel[frames]),
+        np.asarray(record.mel[0, frames]),
         np.asarray(record.tokens[frames]),
         index.clock.frames_per_second,
         segment.document,

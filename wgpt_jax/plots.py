@@ -52,6 +52,41 @@ def plot_mel_and_tokens(mel: np.ndarray, tokens: np.ndarray, frames_per_second: 
         title: what it is of.
         out: PNG to write.
     """
+    figure, _ = _draw_mel_and_tokens(mel, tokens, frames_per_second, title)
+    figure.savefig(out, dpi=120)
+    plt.close(figure)
+
+
+def plot_generated(
+    mel: np.ndarray, tokens: np.ndarray, frames_per_second: float, title: str, out: Path, *, prompt_frames: int = 0
+) -> None:
+    """A generated clip, as :func:`plot_mel_and_tokens`, with a line where the prompt ends and the model goes on.
+
+    Args:
+        mel: [n, M], normalised log-mel of prompt and continuation.
+        tokens: [n, K].
+        frames_per_second: of both.
+        title: what it is of.
+        out: PNG to write.
+        prompt_frames: frames at the start that were given; 0 for none, and no line.
+    """
+    figure, (top, bottom) = _draw_mel_and_tokens(mel, tokens, frames_per_second, title)
+    if prompt_frames:
+        edge = prompt_frames / frames_per_second
+        for axes in (top, bottom):
+            axes.axvline(edge, color="black", linewidth=4)  # sets the white line off from the tokens' colours
+            axes.axvline(edge, color="white", linewidth=1.5)
+        top.set_title(title, pad=20)  # leaves a line for the labels, which can be read there whatever the sound
+        for text, side, gap in (("prompt", "right", -5), ("generated", "left", 5)):
+            top.annotate(
+                text, (edge, 1), (gap, 4), xycoords=top.get_xaxis_transform(), textcoords="offset points", ha=side
+            )
+    figure.savefig(out, dpi=120)
+    plt.close(figure)
+
+
+def _draw_mel_and_tokens(mel, tokens, frames_per_second, title):
+    """The figure and its two axes: mel [n, M] above tokens [n, K]."""
     seconds = len(mel) / frames_per_second
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(9, 5), sharex=True, layout="constrained", height_ratios=[2, 1])
     top.imshow(
@@ -63,5 +98,4 @@ def plot_mel_and_tokens(mel: np.ndarray, tokens: np.ndarray, frames_per_second: 
         interpolation="nearest",
     )  # fmt: skip
     bottom.set(xlabel="seconds", ylabel="codebook", yticks=range(1, tokens.shape[1] + 1))
-    figure.savefig(out, dpi=120)
-    plt.close(figure)
+    return figure, (top, bottom)

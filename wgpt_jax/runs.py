@@ -6,6 +6,7 @@ metrics.jsonl     one line per logged step, one per evaluation
 tensorboard/      the same as event files
 loss.png          loss curves
 evaluation/       one JSON and one per-document JSON-lines file per `wgpt evaluate`
+codec.safetensors the codec's decoder, for `wgpt generate`
 """
 
 import dataclasses
@@ -13,10 +14,12 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 from wgpt_jax.audio.clock import Clock
+from wgpt_jax.audio.codec_file import CODEC_NAME
 from wgpt_jax.audio.mel import MelConfig
 from wgpt_jax.config import Config, config_from_dict, differences
 from wgpt_jax.data.index import CodecInfo, DataIndex
@@ -84,6 +87,11 @@ class RunFolder:
     def tensorboard(self) -> Path:
         """Folder of event files."""
         return self.path / "tensorboard"
+
+    @property
+    def codec(self) -> Path:
+        """``codec.safetensors``, copied from the data; absent if its codec cannot stream."""
+        return self.path / CODEC_NAME
 
     @property
     def evaluation(self) -> Path:
@@ -156,6 +164,23 @@ def write_run(path: str | os.PathLike, info: RunInfo) -> None:
         raise RequestError(f"cannot write to the run folder {path}: {error.strerror}") from error
 
 
+def copy_codec(data: str | os.PathLike, run: str | os.PathLike) -> None:
+    """Copies the codec's decoder from prepared data into the run folder, so that the run generates without its data.
+
+    Raises:
+        RequestError: if the folder cannot be written.
+    """
+    source, target = Path(data) / CODEC_NAME, RunFolder(run).codec
+    if not source.is_file() or target.is_file():
+        return
+    try:
+        temporary = target.with_suffix(".tmp")
+        shutil.copyfile(source, temporary)
+        os.replace(temporary, target)
+    except OSError as error:
+        raise RequestError(f"cannot write to the run folder {run}: {error.strerror}") from error
+
+
 def check_model_fits_data(config: Config, index: DataIndex, folder: str | os.PathLike) -> None:
     """Raises RequestError if the configured model cannot read the data's records."""
     pairs = [
@@ -165,6 +190,11 @@ def check_model_fits_data(config: Config, index: DataIndex, folder: str | os.Pat
     for key, ours, theirs, what in pairs:
         if ours != theirs:
             raise RequestError(f"{key} is {ours}, but the data in {folder} has {theirs} {what}; set --{key} {theirs}")
+    if config.model.output_codebooks > index.codebooks:
+        raise RequestError(
+            f"model.output_codebooks is {config.model.output_codebooks}, but the data in {folder} has "
+            f"{index.codebooks}; prepare it with more --codebooks, or set --model.output-codebooks {index.codebooks}"
+        )
 
 
 def check_data_is_readable(info: RunInfo, index: DataIndex, run: str | os.PathLike, folder: str | os.PathLike) -> None:

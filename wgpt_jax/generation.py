@@ -1,0 +1,212 @@
+"""Generation: audio from a run, as arrays or as files. It stands above both halves: torch encodes a prompt."""
+
+import contextlib
+import dataclasses
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from wgpt_jax.audio.mel import log_mel
+from wgpt_jax.audio.wav import WavWriter, read_wav
+from wgpt_jax.closed_loop.generator import Chunk, Generator, Prompt
+from wgpt_jax.closed_loop.request import GenerateArgs, Mode, SamplingConfig
+from wgpt_jax.closed_loop.sampling import Sampling, make_sampling
+from wgpt_jax.errors import RequestError
+from wgpt_jax.plots import plot_generated
+from wgpt_jax.runs import RunInfo, read_run
+
+
+def generate(
+    run: str | os.PathLike,
+    prompt: str | os.PathLike | np.ndarray | None = None,
+    seconds: float = 10.0,
+    *,
+    prompt_seconds: float | None = None,
+    num_samples: int = 1,
+    seed: int = 0,
+    mode: Mode | None = None,
+    step: int | str = "latest",
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    repetition_penalty: float = 1.0,
+    repetition_window: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Generates audio; who generates often from one run makes a ``Generator`` once and calls its ``stream``.
+
+    Args:
+        run: run folder.
+        prompt: what to continue: an audio file, or float samples [N] at the run's rate; None begins from nothing.
+        seconds: length of the result, the prompt's own samples at its start included.
+        prompt_seconds: takes only the beginning of the prompt.
+        num_samples: B.
+        seed: of the first sample; the others have the seeds after it.
+        mode: ``hybrid`` (closed loop) or ``tokens`` (null mel).
+        step: checkpoint: a step, ``latest`` or ``best``.
+        temperature, top_k, top_p, min_p, repetition_penalty, repetition_window: fields of
+            :class:`~wgpt_jax.closed_loop.request.SamplingConfig`.
+
+    Returns:
+        float32 samples [B, N] and int16 tokens [B, n, K], the prompt's included.
+
+    Raises:
+        RequestError: if something asked for is not there or does not go together.
+    """
+    config = SamplingConfig(temperature, top_k, top_p, min_p, repetition_penalty, repetition_window)
+    request = _Request(read_run(run), seconds, prompt, prompt_seconds, num_samples, seed, config)
+    chunks = list(request.stream(Generator(run, step=step, mode=mode)))
+    return (
+        np.concatenate([chunk.samples for chunk in chunks], axis=1),
+        np.concatenate([chunk.tokens for chunk in chunks], axis=1),
+    )
+
+
+def generate_files(args: GenerateArgs, step: int | str) -> dict[str, Any]:
+    """Generates into WAV files, written as they are produced, each with a PNG of its spectrogram beside it.
+
+    Args:
+        args: the request.
+        step: the checkpoint that ``args.step`` names.
+
+    Returns:
+        what ``wgpt generate --json`` prints.
+
+    Raises:
+        RequestError: as :func:`generate`, or if a file cannot be written.
+    """
+    info = read_run(args.run)
+    paths = _paths(args.out, args.num_samples)
+    request = _Request(info, args.seconds, args.prompt, args.prompt_seconds, args.num_samples, args.seed, args.sampling)
+    generator = Generator(args.run, step=step, mode=args.mode)
+    for warning in [] if args.json else generator.warnings:
+        print(f"warning: {warning}")
+    generator.prepare(args.num_samples)
+    tokens, spent = _write(request, generator, paths, progress=not args.json)
+    seconds = info.clock.seconds(request.frames)
+    summary = {
+        "files": [str(path) for path in paths],
+        "run": str(args.run),
+        "step": generator.step,
+        "mode": generator.mode,
+        "mel_source": f"codec{generator.codebooks}" if generator.mode == "hybrid" else "null",
+        "codebooks": generator.codebooks,
+        "seeds": request.seeds,
+        "seconds": seconds,
+        "prompt_seconds": info.clock.seconds(request.prompt_frames),
+        "generate_seconds": spent,
+        "compile_seconds": generator.compile_seconds,
+        "frames_per_second": request.frames / spent,
+        "real_time_factor": seconds / spent,
+    }
+    for row, path in enumerate(paths):
+        plot_generated(
+            log_mel(read_wav(path)[0], info.mel, info.clock),
+            tokens[row],
+            info.clock.frames_per_second,
+            f"{path.name}: {args.run}, step {generator.step}, {generator.mode} mode, seed {request.seeds[row]}",
+            path.with_suffix(".png"),
+            prompt_frames=request.prompt_frames,
+        )
+    return summary
+
+
+def format_summary(summary: dict[str, Any]) -> str:
+    """What was generated, for a terminal."""
+    lines = [f"{path}  ({Path(path).with_suffix('.png').name} beside it)" for path in summary["files"]]
+    loop = {"hybrid": f"closed loop on the mel of its own decode ({summary['mel_source']})", "tokens": "null mel"}
+    several = " each" if len(summary["files"]) > 1 else ""
+    prompt = f", the first {summary['prompt_seconds']:.2f} s the prompt's own" if summary["prompt_seconds"] else ""
+    return "\n".join(
+        [
+            *lines,
+            f"{summary['seconds']:.2f} s{several}{prompt}; {summary['mode']} mode, {loop[summary['mode']]}, "
+            f"{summary['codebooks']} codebook(s)",
+            f"real-time factor {summary['real_time_factor']:.2f} ({summary['frames_per_second']:.0f} frames/s"
+            f"{several}); compiling took {summary['compile_seconds']:.1f} s besides",
+        ]
+    )
+
+
+class _Request:
+    """A request checked against the run, its prompt read and encoded."""
+
+    def __init__(
+        self,
+        info: RunInfo,
+        seconds: float,
+        prompt: str | os.PathLike | np.ndarray | None,
+        prompt_seconds: float | None,
+        num_samples: int,
+        seed: int,
+        sampling: SamplingConfig,
+    ):
+        if not (np.isfinite(seconds) and seconds > 0):
+            raise RequestError(f"--seconds {seconds:g}: ask for a positive number of seconds")
+        if num_samples < 1:
+            raise RequestError(f"--num-samples {num_samples}: ask for at least one")
+        if not 0 <= seed <= 2**32 - num_samples:
+            raise RequestError(f"--seed {seed}: seeds are from 0 to {2**32 - num_samples}")
+        if prompt_seconds is not None and prompt is None:
+            raise RequestError("--prompt-seconds says how much of a prompt to take; give --prompt as well")
+        self.frames = max(1, round(seconds * info.clock.frames_per_second))
+        self.seeds = list(range(seed, seed + num_samples))
+        self.sampling: Sampling = make_sampling(**dataclasses.asdict(sampling), vocabulary=info.config.model.vocabulary)
+        self.prompt = None if prompt is None else _read_prompt(prompt, info, prompt_seconds)
+        self.prompt_frames = 0 if self.prompt is None else len(self.prompt.tokens)
+        if self.prompt_frames >= self.frames:
+            raise RequestError(
+                f"the prompt lasts {info.clock.seconds(self.prompt_frames):.2f} s, and --seconds {seconds:g} is the "
+                "length of the whole output; ask for more, or shorten the prompt with --prompt-seconds"
+            )
+
+    def stream(self, generator: Generator) -> Iterator[Chunk]:
+        """The chunks that answer it."""
+        return generator.stream(self.frames, sampling=self.sampling, seeds=self.seeds, prompt=self.prompt)
+
+
+def _read_prompt(source: str | os.PathLike | np.ndarray, info: RunInfo, seconds: float | None) -> Prompt:
+    if not info.codec.causal:
+        raise RequestError(f"codec {info.codec.name} is not causal: nothing can be generated with it")
+    try:
+        import soundfile  # noqa: F401 (the extra's first package that a prompt needs)
+        import torch  # noqa: F401
+
+        from wgpt_jax.prepare.prompt import read_prompt
+    except ImportError as error:
+        raise RequestError(
+            f"a prompt is read and encoded by the packages of preparation ({error}); pip install 'wgpt_jax[prepare]'"
+        ) from error
+    return Prompt(*read_prompt(source, info.codec, info.config.model.output_codebooks, seconds))
+
+
+def _paths(out: Path, num_samples: int) -> list[Path]:
+    if out.suffix.lower() != ".wav":
+        raise RequestError(f"--out {out}: the output is a WAV file; give a name that ends in .wav")
+    if num_samples == 1:
+        return [out]
+    return [out.with_name(f"{out.stem}-{number}{out.suffix}") for number in range(1, num_samples + 1)]
+
+
+def _write(request: _Request, generator: Generator, paths: list[Path], progress: bool) -> tuple[np.ndarray, float]:
+    """Writes the files; returns the tokens [B, n, K] and the seconds it took."""
+    clock, tokens, done = generator.info.clock, [], 0
+    layout = "{l_bar}{bar}| {n:.1f}/{total:.1f} s of audio [{elapsed}<{remaining}{postfix}]"
+    with contextlib.ExitStack() as stack:
+        writers = [stack.enter_context(WavWriter(path, clock.sample_rate)) for path in paths]
+        bar = stack.enter_context(tqdm(total=clock.seconds(request.frames), bar_format=layout, disable=not progress))
+        begin = time.perf_counter()
+        for chunk in request.stream(generator):
+            for writer, samples in zip(writers, chunk.samples, strict=True):
+                writer.write(samples)
+            tokens.append(chunk.tokens)
+            done += chunk.tokens.shape[1]
+            spent = time.perf_counter() - begin
+            bar.set_postfix_str(f", {clock.seconds(done) / spent:.2f}x real time", refresh=False)
+            bar.update(clock.seconds(chunk.tokens.shape[1]))
+    return np.concatenate(tokens, axis=1), spent
