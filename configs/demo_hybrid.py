@@ -15,7 +15,7 @@ config = Config(
         output_codebooks=8, depformer_width=64, depformer_depth=1, depformer_heads=2,
     ),
     data=DataConfig(context=256, mel_mix={"original": 0.5, "codec8": 0.5}),
-    training=TrainingConfig(steps=700, batch=8, eval_every=100, eval_windows=64, depformer_fraction=0.25),
+    training=TrainingConfig(steps=700, batch=8, eval_every=100, eval_windows=64, depformer_fraction=0.125),
     optimizer=OptimizerConfig(learning_rate=4e-3, warmup=50),
     checkpoint=CheckpointConfig(every=100),
 )  # fmt: skip

@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -178,7 +180,7 @@ def test_greedy_is_the_limit_of_low_temperature(runs):
 
 def test_new_sampling_values_and_lengths_compile_nothing(runs):
     generator = Generator(runs["hybrid"])
-    generator.prepare(1)
+    generator.compile(1)
     spent = generator.compile_seconds
     for values in ({}, {"temperature": 0.5, "top_k": 3}, {"min_p": 0.1, "repetition_penalty": 2.0}):
         window = {"repetition_window": 20} if "repetition_penalty" in values else {}
@@ -271,6 +273,20 @@ def test_the_command_writes_wav_and_png_and_says_how_fast(runs, tmp_path, capsys
         assert Path(file).with_suffix(".png").stat().st_size > 5000
     assert wgpt(["generate", str(runs["tokens"]), "--seconds", "0.3", "--out", str(tmp_path / "z.wav")]) == 0
     assert "real-time factor" in capsys.readouterr().out
+
+
+def test_ctrl_c_leaves_a_file_that_plays_and_says_how_long_it_is(runs, tmp_path):
+    out = tmp_path / "long.wav"
+    line = [sys.executable, "-m", "wgpt_jax.cli", "generate", str(runs["hybrid"]), "--seconds", "3000"]
+    process = subprocess.Popen([*line, "--out", str(out)], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (out.exists() and out.stat().st_size > 200_000) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and "Traceback" not in error
+    seconds = soundfile.info(out).duration
+    assert seconds >= 4 and f"hold the first {seconds:.2f} s" in error
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from wgpt_jax.closed_loop.sampling import (
     MAX_REPETITION_WINDOW,
     filter_logits,
     make_sampling,
+    no_tokens,
     penalise,
     remember,
     sample,
-    start_recent,
 )
 from wgpt_jax.errors import RequestError
 
@@ -153,6 +153,14 @@ def test_greedy_is_the_argmax_and_what_a_low_temperature_gives():
     np.testing.assert_array_equal(_sample(ties, make_sampling(temperature=0, vocabulary=V), keys), 0)
 
 
+def remembered(history: np.ndarray) -> jax.Array:
+    """The ring after tokens int32 [B, n]."""
+    recent = no_tokens(len(history))
+    for step, tokens in enumerate(history.T):
+        recent = _remember(recent, jnp.asarray(tokens), jnp.int32(step))
+    return recent
+
+
 def test_new_values_do_not_recompile():
     traces = 0
 
@@ -162,7 +170,7 @@ def test_new_values_do_not_recompile():
         traces += 1
         return sample(penalise(logits, recent, jnp.int32(3), sampling), sampling, keys)
 
-    logits, recent = random_logits(3, batch=2), start_recent(jnp.zeros((2, 3), jnp.int32))
+    logits, recent = random_logits(3, batch=2), no_tokens(2)
     keys = jax.random.split(jax.random.key(0), 2)
     for values in (
         {},
@@ -200,10 +208,8 @@ def test_repetition_penalty_against_numpy(prompt, steps, window, penalty, seed):
     vocabulary = 2 * MAX_REPETITION_WINDOW
     rng = np.random.default_rng(seed)
     history = rng.integers(0, vocabulary, size=(2, prompt + steps)).astype(np.int32)
-    recent = start_recent(jnp.asarray(history[:, :prompt]))
+    recent = remembered(history)
     assert recent.shape == (2, MAX_REPETITION_WINDOW)
-    for step in range(prompt, prompt + steps):
-        recent = _remember(recent, history[:, step], jnp.int32(step))
     logits = random_logits(seed, batch=2, vocabulary=vocabulary)
     sampling = make_sampling(
         repetition_penalty=penalty if window else 1.0, repetition_window=window, vocabulary=vocabulary
@@ -217,7 +223,7 @@ def test_repetition_penalty_against_numpy(prompt, steps, window, penalty, seed):
 
 
 def test_the_penalty_divides_the_probability_and_ignores_a_shift_of_the_logits():
-    logits, recent = random_logits(6, batch=1), start_recent(jnp.array([[9, 9, 4]], jnp.int32))
+    logits, recent = random_logits(6, batch=1), remembered(np.array([[9, 9, 4]], np.int32))
     sampling = make_sampling(repetition_penalty=2.0, repetition_window=3, vocabulary=V)
     before = np.asarray(jax.nn.softmax(logits))[0]
     for shift in (0.0, 10.0, -10.0):

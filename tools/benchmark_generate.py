@@ -19,7 +19,6 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 from flax import nnx
-from hf_generate import best_threads, hf_tokens_per_second
 
 from wgpt_jax.audio.encodec import decode
 from wgpt_jax.audio.mel import MelConfig
@@ -66,6 +65,8 @@ def benchmark(args: BenchmarkArgs) -> None:
     for batch in args.batches:
         arms = _our_arms(config, graph, params, codec, batch, chunks)
         if args.transformers:
+            from hf_generate import best_threads, hf_tokens_per_second
+
             m = config.model
             shape = (m.depth, m.width, m.heads, m.hidden, m.vocabulary, config.data.context, batch)
             threads = best_threads(*shape)

@@ -87,7 +87,10 @@ def generate_command(argv: Sequence[str]) -> int:
     def main(args: GenerateArgs) -> None:
         from wgpt_jax.generation import format_summary, generate_files
 
-        summary = generate_files(args, _step(args.step))
+        try:
+            summary = generate_files(args, _step(args.step))
+        except KeyboardInterrupt as interrupt:
+            raise KeyboardInterrupt(str(interrupt) or "interrupted") from interrupt
         print(json.dumps(summary) if args.json else format_summary(summary))
 
     return run_command(main, GenerateArgs, argv, prog="wgpt generate")

@@ -45,8 +45,9 @@ def guarded(work: Callable[[], object]) -> int:
     except WgptError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted; what was finished is kept, the same command continues it", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        told = str(interrupt) or "interrupted; what was finished is kept, the same command continues it"
+        print(told, file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader of a pipe (head, less) went away: not a failure of the work.

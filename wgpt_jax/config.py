@@ -106,8 +106,8 @@ class DataConfig:
 
     @property
     def main_mel(self) -> str:
-        """The heaviest mel source, the first of several: what a hybrid is validated under."""
-        return max(self.mel_mix, key=self.mel_mix.get)
+        """The heaviest mel source, which a hybrid is validated under; of equals a codec's, as generation feeds back."""
+        return max(sorted(self.mel_mix), key=self.mel_mix.get)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -94,6 +94,7 @@ def evaluate(
         "inputs": info.config.model.inputs,
         "output_codebooks": info.config.model.output_codebooks,
         "mel_source": sources[0],
+        "mel_mix": {} if sources[0] == NONE else info.config.data.mel_mix,
         "parameters": sum(info.parameters.values()),
         **rows[sources[0]],
         "context": info.config.data.context,
@@ -247,6 +248,11 @@ def _write_documents(path: Path, scores: SplitScores) -> None:
             file.write(json.dumps({"document": document, **dataclasses.asdict(row)}) + "\n")
 
 
+def _trained_on(summary: dict[str, Any]) -> bool:
+    """Whether the main mel source was shown in training."""
+    return summary["mel_source"] in (NONE, NULL) or summary["mel_mix"].get(summary["mel_source"], 0.0) > 0
+
+
 def format_table(summary: dict[str, Any]) -> str:
     """An evaluation as text for a terminal."""
     main = summary["mel_source"]
@@ -255,8 +261,9 @@ def format_table(summary: dict[str, Any]) -> str:
         f"{summary['run']}, step {summary['step']}: {summary['inputs']} model, {summary['parameters']:,} parameters",
         f"{summary['split']} split, {summary['documents']} documents, {summary['frames']:,} frames",
         *([] if summary["codec_causal"] else ["WARNING: the codec is not causal, its tokens contain the future"]),
+        *([] if _trained_on(summary) else [f"WARNING: trained on {', '.join(summary['mel_mix'])}, never on {main}"]),
         "",
-        f"{'mel':12} {'NLL':>8} {'+-':>7} {'bits/s':>8} {'PPL':>9} {'top-1 %':>8} {'top-10 %':>9} {'unigram':>8} "
+        f"{'mel':12} {'coarse':>8} {'+-':>7} {'bits/s':>8} {'PPL':>9} {'top-1 %':>8} {'top-10 %':>9} {'unigram':>8} "
         f"{'bigram':>8}",
     ]
     domains = {f"  {name}": row for name, row in summary.get("by_domain", {}).items()}
@@ -273,7 +280,7 @@ def format_table(summary: dict[str, Any]) -> str:
         for k, rows in enumerate(zip(*(row["by_codebook"] for row in sources.values()), strict=True), start=1):
             lines.append(f"{k:<12}" + "".join(f"{row['nll']:12.4f}" for row in rows))
         totals = "".join(f"{row['total_bits_per_second']:12.1f}" for row in sources.values())
-        lines.append(f"{'bits/s':12}{totals}   of all codebooks")
+        lines.append(f"{'bits/s':12}{totals}   of all {summary['output_codebooks']} output codebooks")
     lines += ["", f"frames seen before   NLL (mel: {main})"]
     for row in summary["by_position"]:
         lines.append(f"{row['first']:>6} - {row['last']:<9} {row['nll']:7.4f}")

@@ -3,8 +3,10 @@
 import contextlib
 import dataclasses
 import os
+import sys
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,14 @@ from tqdm import tqdm
 
 from wgpt_jax.audio.mel import log_mel
 from wgpt_jax.audio.wav import WavWriter, read_wav
-from wgpt_jax.closed_loop.generator import Chunk, Generator, Prompt
+from wgpt_jax.closed_loop.generator import Chunk, Generator, Prompt, check_codec_streams
 from wgpt_jax.closed_loop.request import GenerateArgs, Mode, SamplingConfig
 from wgpt_jax.closed_loop.sampling import Sampling, make_sampling
-from wgpt_jax.errors import RequestError
+from wgpt_jax.errors import RequestError, WorkError
 from wgpt_jax.plots import plot_generated
 from wgpt_jax.runs import RunInfo, read_run
+
+_LONGEST = 86_400  # seconds; a WAV file ends after 4 GiB, a day at 24 kHz
 
 
 def generate(
@@ -31,6 +35,7 @@ def generate(
     seed: int = 0,
     mode: Mode | None = None,
     step: int | str = "latest",
+    codec: str | None = None,
     temperature: float = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
@@ -49,6 +54,7 @@ def generate(
         seed: of the first sample; the others have the seeds after it.
         mode: ``hybrid`` (closed loop) or ``tokens`` (null mel).
         step: checkpoint: a step, ``latest`` or ``best``.
+        codec: name or folder of the run's codec, if it has moved since; it encodes the prompt.
         temperature, top_k, top_p, min_p, repetition_penalty, repetition_window: fields of
             :class:`~wgpt_jax.closed_loop.request.SamplingConfig`.
 
@@ -59,7 +65,7 @@ def generate(
         RequestError: if something asked for is not there or does not go together.
     """
     config = SamplingConfig(temperature, top_k, top_p, min_p, repetition_penalty, repetition_window)
-    request = _Request(read_run(run), seconds, prompt, prompt_seconds, num_samples, seed, config)
+    request = _Request(read_run(run), seconds, prompt, prompt_seconds, num_samples, seed, config, codec)
     chunks = list(request.stream(Generator(run, step=step, mode=mode)))
     return (
         np.concatenate([chunk.samples for chunk in chunks], axis=1),
@@ -81,12 +87,21 @@ def generate_files(args: GenerateArgs, step: int | str) -> dict[str, Any]:
         RequestError: as :func:`generate`, or if a file cannot be written.
     """
     info = read_run(args.run)
-    paths = _paths(args.out, args.num_samples)
-    request = _Request(info, args.seconds, args.prompt, args.prompt_seconds, args.num_samples, args.seed, args.sampling)
+    paths = _paths(args.out, args.num_samples, args.prompt)
+    request = _Request(
+        info,
+        args.seconds,
+        args.prompt,
+        args.prompt_seconds,
+        args.num_samples,
+        args.seed,
+        args.sampling,
+        args.codec,
+    )
     generator = Generator(args.run, step=step, mode=args.mode)
-    for warning in [] if args.json else generator.warnings:
-        print(f"warning: {warning}")
-    generator.prepare(args.num_samples)
+    for warning in generator.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    generator.compile(args.num_samples)
     tokens, spent = _write(request, generator, paths, progress=not args.json)
     seconds = info.clock.seconds(request.frames)
     summary = {
@@ -103,16 +118,20 @@ def generate_files(args: GenerateArgs, step: int | str) -> dict[str, Any]:
         "compile_seconds": generator.compile_seconds,
         "frames_per_second": request.frames / spent,
         "real_time_factor": seconds / spent,
+        "warnings": generator.warnings,
     }
     for row, path in enumerate(paths):
-        plot_generated(
-            log_mel(read_wav(path)[0], info.mel, info.clock),
-            tokens[row],
-            info.clock.frames_per_second,
-            f"{path.name}: {args.run}, step {generator.step}, {generator.mode} mode, seed {request.seeds[row]}",
-            path.with_suffix(".png"),
-            prompt_frames=request.prompt_frames,
-        )
+        try:
+            plot_generated(
+                log_mel(read_wav(path)[0], info.mel, info.clock),
+                tokens[row],
+                info.clock.frames_per_second,
+                f"{path.name}: {args.run}, step {generator.step}, {generator.mode} mode, seed {request.seeds[row]}",
+                path.with_suffix(".png"),
+                prompt_frames=request.prompt_frames,
+            )
+        except OSError as error:
+            raise WorkError(f"{path} is complete, but its spectrogram could not be written: {error}") from error
     return summary
 
 
@@ -145,9 +164,10 @@ class _Request:
         num_samples: int,
         seed: int,
         sampling: SamplingConfig,
+        codec: str | None,
     ):
-        if not (np.isfinite(seconds) and seconds > 0):
-            raise RequestError(f"--seconds {seconds:g}: ask for a positive number of seconds")
+        if not 0 < seconds <= _LONGEST:
+            raise RequestError(f"--seconds {seconds:g}: ask for a positive number of seconds, {_LONGEST} at most")
         if num_samples < 1:
             raise RequestError(f"--num-samples {num_samples}: ask for at least one")
         if not 0 <= seed <= 2**32 - num_samples:
@@ -157,7 +177,7 @@ class _Request:
         self.frames = max(1, round(seconds * info.clock.frames_per_second))
         self.seeds = list(range(seed, seed + num_samples))
         self.sampling: Sampling = make_sampling(**dataclasses.asdict(sampling), vocabulary=info.config.model.vocabulary)
-        self.prompt = None if prompt is None else _read_prompt(prompt, info, prompt_seconds)
+        self.prompt = None if prompt is None else _read_prompt(prompt, info, prompt_seconds, codec)
         self.prompt_frames = 0 if self.prompt is None else len(self.prompt.tokens)
         if self.prompt_frames >= self.frames:
             raise RequestError(
@@ -170,43 +190,58 @@ class _Request:
         return generator.stream(self.frames, sampling=self.sampling, seeds=self.seeds, prompt=self.prompt)
 
 
-def _read_prompt(source: str | os.PathLike | np.ndarray, info: RunInfo, seconds: float | None) -> Prompt:
-    if not info.codec.causal:
-        raise RequestError(f"codec {info.codec.name} is not causal: nothing can be generated with it")
-    try:
-        import soundfile  # noqa: F401 (the extra's first package that a prompt needs)
-        import torch  # noqa: F401
-
-        from wgpt_jax.prepare.prompt import read_prompt
-    except ImportError as error:
+def _read_prompt(
+    source: str | os.PathLike | np.ndarray, info: RunInfo, seconds: float | None, codec: str | None
+) -> Prompt:
+    check_codec_streams(info)
+    missing = [name for name in ("torch", "transformers", "soundfile", "soxr") if find_spec(name) is None]
+    if missing:
         raise RequestError(
-            f"a prompt is read and encoded by the packages of preparation ({error}); pip install 'wgpt_jax[prepare]'"
-        ) from error
-    return Prompt(*read_prompt(source, info.codec, info.config.model.output_codebooks, seconds))
+            f"a prompt is read and encoded by packages that are not installed ({', '.join(missing)}); "
+            "pip install 'wgpt_jax[prepare]'"
+        )
+    from wgpt_jax.prepare.prompt import read_prompt
+
+    return Prompt(*read_prompt(source, info.codec, info.config.model.output_codebooks, seconds, codec))
 
 
-def _paths(out: Path, num_samples: int) -> list[Path]:
+def _paths(out: Path, num_samples: int, prompt: Path | None) -> list[Path]:
     if out.suffix.lower() != ".wav":
         raise RequestError(f"--out {out}: the output is a WAV file; give a name that ends in .wav")
-    if num_samples == 1:
-        return [out]
-    return [out.with_name(f"{out.stem}-{number}{out.suffix}") for number in range(1, num_samples + 1)]
+    numbers = [""] if num_samples == 1 else [f"-{number}" for number in range(1, num_samples + 1)]
+    paths = [out.with_name(f"{out.stem}{number}{out.suffix}") for number in numbers]
+    for path in paths:
+        if path.is_dir():
+            raise RequestError(f"--out {path} is a folder; give the name of a file")
+        if prompt is not None and path.resolve() == prompt.resolve():
+            raise RequestError(f"--out {path} is the prompt itself; give another name")
+    return paths
 
 
 def _write(request: _Request, generator: Generator, paths: list[Path], progress: bool) -> tuple[np.ndarray, float]:
-    """Writes the files; returns the tokens [B, n, K] and the seconds it took."""
+    """Writes the files; returns the tokens [B, n, K] and the seconds it took.
+
+    Raises:
+        KeyboardInterrupt: with a sentence that says what the files hold.
+    """
     clock, tokens, done = generator.info.clock, [], 0
     layout = "{l_bar}{bar}| {n:.1f}/{total:.1f} s of audio [{elapsed}<{remaining}{postfix}]"
     with contextlib.ExitStack() as stack:
         writers = [stack.enter_context(WavWriter(path, clock.sample_rate)) for path in paths]
         bar = stack.enter_context(tqdm(total=clock.seconds(request.frames), bar_format=layout, disable=not progress))
         begin = time.perf_counter()
-        for chunk in request.stream(generator):
-            for writer, samples in zip(writers, chunk.samples, strict=True):
-                writer.write(samples)
-            tokens.append(chunk.tokens)
-            done += chunk.tokens.shape[1]
-            spent = time.perf_counter() - begin
-            bar.set_postfix_str(f", {clock.seconds(done) / spent:.2f}x real time", refresh=False)
-            bar.update(clock.seconds(chunk.tokens.shape[1]))
+        try:
+            for chunk in request.stream(generator):
+                for writer, samples in zip(writers, chunk.samples, strict=True):
+                    writer.write(samples)
+                tokens.append(chunk.tokens)
+                done += chunk.tokens.shape[1]
+                spent = time.perf_counter() - begin
+                bar.set_postfix_str(f"{clock.seconds(done) / spent:.2f}x real time", refresh=False)
+                bar.update(clock.seconds(chunk.tokens.shape[1]))
+        except KeyboardInterrupt as interrupt:
+            names = ", ".join(map(str, paths))
+            raise KeyboardInterrupt(
+                f"interrupted: kept the first {clock.seconds(done):.2f} s in {names}"
+            ) from interrupt
     return np.concatenate(tokens, axis=1), spent

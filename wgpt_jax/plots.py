@@ -25,7 +25,9 @@ def plot_losses(runs: Mapping[str, Path], out: Path, floors: Mapping[str, float]
     for number, (label, path) in enumerate(runs.items()):
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         colour = COLOURS.get(label, f"C{number}")
-        train = np.array([(row["step"], row["loss"]) for row in rows if row["kind"] == "train"])
+        # With several output codebooks the loss is their mean; the coarse one's part compares with validation.
+        train = [(row["step"], row.get("nll_codebook_1", row["loss"])) for row in rows if row["kind"] == "train"]
+        train = np.array(train)
         valid = np.array([(row["step"], row["nll"]) for row in rows if row["kind"] == "validation"])
         name = f"{label}, " if label else ""
         if len(train):
@@ -34,7 +36,7 @@ def plot_losses(runs: Mapping[str, Path], out: Path, floors: Mapping[str, float]
             axes.plot(*valid.T, color=colour, marker="o", markersize=3, label=f"{name}validation")
     for (label, value), style in zip((floors or {}).items(), ("--", ":", "-."), strict=False):
         axes.axhline(value, color="0.4", linestyle=style, linewidth=1, label=label)
-    axes.set(xlabel="step", ylabel="NLL (nats per token)")
+    axes.set(xlabel="step", ylabel="NLL (nats per coarse token)")
     axes.grid(alpha=0.25)
     if axes.has_data():
         axes.legend(frameon=False)

@@ -171,7 +171,7 @@ def copy_codec(data: str | os.PathLike, run: str | os.PathLike) -> None:
         RequestError: if the folder cannot be written.
     """
     source, target = Path(data) / CODEC_NAME, RunFolder(run).codec
-    if not source.is_file() or target.is_file():
+    if not source.is_file():
         return
     try:
         temporary = target.with_suffix(".tmp")

@@ -54,8 +54,8 @@ class SplitScores:
 
         ``nll`` is in nats per token; ``nll_stderr`` its standard error over documents (ratio estimator: documents are
         the independent units, tokens within one are not), None for a single document; ``top1`` and ``top10`` are
-        fractions. These are of the coarse token. ``total_bits_per_second`` is of all output codebooks, each given the
-        ones before it; ``by_codebook`` has the rest for each of them where there are several.
+        fractions. These are of the coarse token. ``total_nll`` (nats per frame) and ``total_bits_per_second`` are of
+        all output codebooks, each given the ones before it; ``by_codebook`` has the rest where there are several.
         """
         rows = [row for row in self.documents.values() if domain in (None, row.domain)]
         frames = np.array([row.frames for row in rows])
@@ -73,6 +73,7 @@ class SplitScores:
         return {
             "nll": nll,
             "nll_stderr": None if math.isnan(stderr) else stderr,
+            "total_nll": all_codebooks,
             "bits_per_second": nll * bits_per_nat,
             "total_bits_per_second": all_codebooks * bits_per_nat,
             "total_bits_per_second_stderr": None if math.isnan(all_stderr) else all_stderr * bits_per_nat,

@@ -85,9 +85,19 @@ def _reports(args: VerifyArgs) -> Iterator[CausalityReport]:
     if args.data:
         yield from verify_prepared(args.data, args.documents, args.audio_root, args.seed)
     if info:
-        logits = samples_to_logits(args.run, info)
-        for name, samples in _signals(args, info):
-            yield verify_function(f"logits of {args.run} on {name}", logits, samples, info.clock, seed=args.seed)
+        for source in _sources(info):
+            logits = samples_to_logits(args.run, info, source)
+            heard = "" if info.config.model.inputs == "tokens" else f" ({source} mel)"
+            for name, samples in _signals(args, info):
+                what = f"logits of {args.run}{heard} on {name}"
+                yield verify_function(what, logits, samples, info.clock, seed=args.seed)
+
+
+def _sources(info: RunInfo) -> list[str]:
+    """The mels that a run was trained on; any one for a token-only model, which reads none."""
+    if info.config.model.inputs == "tokens":
+        return [ORIGINAL]
+    return [source for source, weight in info.config.data.mel_mix.items() if weight > 0]
 
 
 def _signals(args: VerifyArgs, info: RunInfo) -> Iterator[tuple[str, np.ndarray]]:
@@ -104,8 +114,13 @@ def _signals(args: VerifyArgs, info: RunInfo) -> Iterator[tuple[str, np.ndarray]
         yield "a random signal", (loudness * rng.normal(0, 0.1, longest)).astype(np.float32)
 
 
-def samples_to_logits(run: Path, info: RunInfo) -> Callable[[np.ndarray], np.ndarray]:
-    """The whole chain of a run as one function of the audio, a hybrid under its main mel source.
+def samples_to_logits(run: Path, info: RunInfo, source: str) -> Callable[[np.ndarray], np.ndarray]:
+    """The whole chain of a run as one function of the audio.
+
+    Args:
+        run: run folder.
+        info: what it is.
+        source: the mel that a hybrid reads; a codec's is of the decode of the tokens just encoded.
 
     Returns:
         a function float32 [N] -> float32 [n_frames - 1, K, V]; row t may depend on samples before (t + 1) * hop: it
@@ -115,7 +130,6 @@ def samples_to_logits(run: Path, info: RunInfo) -> Callable[[np.ndarray], np.nda
     codec = cached_codec(info.codec.name, allow_noncausal=not info.codec.causal)
     if codec.fingerprint != info.codec.fingerprint:
         raise RequestError(f"codec {codec.name} is no longer the one {run} was trained with")
-    source = info.config.data.main_mel if info.config.model.inputs == "hybrid" else ORIGINAL
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     graph, params, _ = load_network(run, info, mesh)
 

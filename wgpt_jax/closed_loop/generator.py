@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from wgpt_jax.audio.codec_file import load_codec_decoder
+from wgpt_jax.audio.codec_file import CodecDecoder, load_codec_decoder
 from wgpt_jax.closed_loop.loop import Given, Loop, compile_chunk
 from wgpt_jax.closed_loop.request import Mode
 from wgpt_jax.closed_loop.sampling import Sampling
@@ -38,7 +38,7 @@ class Chunk(NamedTuple):
     tokens: np.ndarray
     """int16 [B, n, K]."""
     samples: np.ndarray
-    """float32 [B, n * hop]; a prompt's own samples as long as it lasts."""
+    """float32 [B, n * hop]; a prompt's own samples, faded into the decode over its last 20 ms."""
 
 
 class Generator:
@@ -66,12 +66,7 @@ class Generator:
         """
         self.info = info = read_run(run)
         self.mode: Mode = _checked_mode(info, mode, run)
-        codec = load_codec_decoder(_codec_path(run, info))
-        if codec.spec.fingerprint != info.codec.fingerprint:
-            raise RequestError(
-                f"{RunFolder(run).codec} is of codec {codec.spec.fingerprint}, but the run was trained with "
-                f"{info.codec.fingerprint}; copy codec.safetensors from the data it was trained on"
-            )
+        codec = _load_codec(run, info)
         graph, self._params, self.step = load_network(run, info, make_mesh(MeshConfig(), jax.devices()[:1]), step)
         self._weights = jax.device_put(codec.weights, jax.devices()[0])
         self.codebooks = info.config.model.output_codebooks
@@ -89,7 +84,7 @@ class Generator:
         )
         self._compiled: dict[int, tuple] = {}
 
-    def prepare(self, batch: int) -> None:
+    def compile(self, batch: int) -> None:
         """Compiles for a batch size, if that was not done yet; :meth:`stream` does it by itself."""
         if batch not in self._compiled:
             begin = time.perf_counter()
@@ -104,7 +99,8 @@ class Generator:
         Args:
             frames: length in frames, the prompt's among them.
             sampling: run-time values; changing them compiles nothing.
-            seeds: of the samples; a sample depends on its own seed alone.
+            seeds: of the samples. A sample's randomness is its own seed's alone; other batch sizes change the logits by
+                rounding, which in bfloat16 draws another token after some hundred frames.
             prompt: what comes first; BOS alone if not given.
 
         Yields:
@@ -114,10 +110,12 @@ class Generator:
             RequestError: if ``frames`` leaves nothing to generate.
             WorkError: if the network's output is not finite.
         """
+        if prompt is not None:
+            _check_prompt(prompt, self.codebooks, self.info.clock.hop)
         given = 0 if prompt is None else len(prompt.tokens)
         if frames <= given:
             raise RequestError(f"the prompt has {given} frames, {frames} were asked for in all; ask for more")
-        self.prepare(len(seeds))
+        self.compile(len(seeds))
         start, chunk = self._compiled[len(seeds)]
         keys = np.asarray(seeds, np.uint32)
         state = start(self._params, self._weights)
@@ -126,12 +124,16 @@ class Generator:
             state, tokens, samples = chunk(
                 self._params, self._weights, state, self._given(prompt, first), sampling, keys
             )
-            samples = np.array(samples[:, : here * self.info.clock.hop])
+            # To the host before they are cut: a cut on the device would be compiled.
+            samples = np.array(samples)[:, : here * self.info.clock.hop]
             if not np.isfinite(samples).all():
-                raise WorkError(f"the samples of frames {first} to {first + here} are not finite: a bad checkpoint")
+                raise WorkError(
+                    f"checkpoint {self.step} gives logits or samples that are not finite between frames {first} and "
+                    f"{first + here}; try another --step"
+                )
             if prompt is not None:
                 _lead_with(samples, prompt.samples, first * self.info.clock.hop, self.info.clock.sample_rate)
-            yield Chunk(np.asarray(tokens[:, :here], np.int16), samples)
+            yield Chunk(np.asarray(tokens, np.int16)[:, :here], samples)
 
     def _given(self, prompt: Prompt | None, first: int) -> Given:
         """The prompt's part of the chunk that begins with frame ``first``."""
@@ -172,13 +174,40 @@ def _checked_mode(info: RunInfo, mode: Mode | None, run: str | os.PathLike) -> M
     return mode or inputs
 
 
-def _codec_path(run: str | os.PathLike, info: RunInfo) -> os.PathLike:
+def check_codec_streams(info: RunInfo) -> None:
+    """Raises RequestError if the run's codec cannot be heard while tokens are drawn."""
     if not info.codec.causal:
         raise RequestError(
-            f"codec {info.codec.name} of {run} is not causal: its decoder needs tokens that are not drawn yet, so "
+            f"the run's codec {info.codec.name} is not causal: its decoder needs tokens that are not drawn yet, so "
             "nothing can be heard while generating; train on data of a causal codec (24 kHz ENCODEC, bundled)"
         )
-    return RunFolder(run).codec
+
+
+def _load_codec(run: str | os.PathLike, info: RunInfo) -> CodecDecoder:
+    """The run's decoder, checked to be its codec's and to have the codebooks that the network emits."""
+    check_codec_streams(info)
+    path = RunFolder(run).codec
+    codec = load_codec_decoder(path)
+    if codec.spec.fingerprint != info.codec.fingerprint:
+        raise RequestError(
+            f"{path} is of codec {codec.spec.fingerprint}, but the run was trained with {info.codec.fingerprint}; "
+            f"copy {path.name} from the data it was trained on"
+        )
+    if codec.spec.codebooks < info.config.model.output_codebooks:
+        raise RequestError(
+            f"{path} has {codec.spec.codebooks} codebooks, but the run emits {info.config.model.output_codebooks}; "
+            f"copy {path.name} from the data it was trained on"
+        )
+    return codec
+
+
+def _check_prompt(prompt: Prompt, codebooks: int, hop: int) -> None:
+    frames, given = prompt.tokens.shape
+    if given < codebooks or len(prompt.samples) != frames * hop:
+        raise RequestError(
+            f"the prompt has {frames} frames of {given} codebooks and {len(prompt.samples)} samples; the run needs "
+            f"{codebooks} codebooks, and {hop} samples per frame"
+        )
 
 
 def _warnings(info: RunInfo, mode: Mode) -> list[str]:

@@ -19,7 +19,7 @@ from wgpt_jax.audio.codec_file import DecoderSpec
 from wgpt_jax.audio.encodec import DecoderCarry, decode, initial_carry
 from wgpt_jax.audio.mel import MelConfig
 from wgpt_jax.audio.mel_jax import windows_to_log_mel
-from wgpt_jax.closed_loop.sampling import Sampling, make_sampling, penalise, remember, sample, start_recent
+from wgpt_jax.closed_loop.sampling import Sampling, make_sampling, no_tokens, penalise, remember, sample
 from wgpt_jax.model.cached import Cache, CachedDecoder, empty_cache
 
 
@@ -76,7 +76,7 @@ class Loop:
             heard=jnp.zeros((batch, self.mel.n_fft - self.clock.hop)),
             tokens=jnp.zeros((batch, self.codebooks), jnp.int32),
             mel=jnp.zeros((batch, self.mel.bands)),
-            recent=start_recent(jnp.zeros((batch, 0), jnp.int32)),
+            recent=no_tokens(batch),
             frame=jnp.zeros((), jnp.int32),
         )
 
@@ -97,7 +97,7 @@ class Loop:
             state: from :meth:`start` or the chunk before.
             given: frames that are not drawn.
             sampling: run-time values.
-            seeds: uint32 [B]; a row's tokens are a function of its own seed, whatever the batch.
+            seeds: uint32 [B]; a row's randomness is a function of its own seed alone.
 
         Returns:
             the state, tokens int32 [B, n, K], decoded samples float32 [B, n * hop].
@@ -114,7 +114,9 @@ class Loop:
             frame_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, state.frame)
 
             def draw(logits: jax.Array, codebook: int) -> jax.Array:
-                return sample(logits, sampling, jax.vmap(jax.random.fold_in, (0, None))(frame_keys, codebook))
+                token = sample(logits, sampling, jax.vmap(jax.random.fold_in, (0, None))(frame_keys, codebook))
+                # No entry of the codebook: its sound is nan, so that a broken network is noticed.
+                return jnp.where(jnp.isfinite(logits).all(axis=-1), token, logits.shape[-1])
 
             coarse = penalise(network.head(hidden[:, None])[:, 0], state.recent, state.frame, sampling)
             first = draw(coarse, 0)

@@ -37,9 +37,9 @@ class GenerateArgs:
 
     run: tyro.conf.Positional[Path]
     """Run folder made by `wgpt train`."""
-    prompt: Path | None = None
+    prompt: Annotated[Path | None, tyro.conf.arg(metavar="AUDIO")] = None
     """Audio to continue, of any format and rate; its own samples come first in the output."""
-    prompt_seconds: float | None = None
+    prompt_seconds: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
     """Takes only the beginning of the prompt."""
     seconds: float = 10.0
     """Length of the output, the prompt included."""
@@ -49,10 +49,12 @@ class GenerateArgs:
     """Samples generated at once, each with its own seed."""
     seed: int = 0
     """Seed of the first sample; the others have the seeds after it. Same seed, same sample."""
-    mode: Mode | None = None
+    mode: Annotated[Mode | None, tyro.conf.arg(metavar="{hybrid,tokens}")] = None
     """hybrid: the closed loop (default). tokens: the null mel, the same network without the loop."""
     step: str = "latest"
     """Checkpoint: a step, `latest`, or `best` (lowest validation NLL while training)."""
     sampling: Annotated[SamplingConfig, tyro.conf.arg(name="")] = SamplingConfig()
+    codec: Annotated[str | None, tyro.conf.arg(metavar="NAME_OR_DIR")] = None
+    """Where the run's codec is, if it has moved since: it encodes the prompt."""
     json: bool = False
     """Print one JSON object and nothing else."""

@@ -181,7 +181,7 @@ def penalise(logits: jax.Array, recent: jax.Array, step: jax.Array, sampling: Sa
 
     Args:
         logits: float32 [B, V].
-        recent: int32 [B, R], ring of tokens, from :func:`start_recent` and :func:`remember`.
+        recent: int32 [B, R], ring of tokens, from :func:`no_tokens` and :func:`remember`.
         step: int32 [], tokens that the ring has seen so far.
         sampling: penalty and window.
 
@@ -195,19 +195,9 @@ def penalise(logits: jax.Array, recent: jax.Array, step: jax.Array, sampling: Sa
     return logits - jnp.where(repeated, jnp.log(sampling.repetition_penalty), 0.0)
 
 
-def start_recent(tokens: jax.Array) -> jax.Array:
-    """The ring of recent tokens after a prompt.
-
-    Args:
-        tokens: int32 [B, n], the prompt's tokens; n may be 0. The next step is n.
-
-    Returns:
-        int32 [B, R]; token t lies in slot t modulo R, -1 where there is none.
-    """
-    batch, n = tokens.shape
-    kept = jnp.arange(max(0, n - MAX_REPETITION_WINDOW), n)
-    empty = jnp.full((batch, MAX_REPETITION_WINDOW), -1, jnp.int32)
-    return empty.at[:, kept % MAX_REPETITION_WINDOW].set(tokens[:, kept])
+def no_tokens(batch: int) -> jax.Array:
+    """The ring before the first frame: int32 [B, R] of -1, which is no token."""
+    return jnp.full((batch, MAX_REPETITION_WINDOW), -1, jnp.int32)
 
 
 def remember(recent: jax.Array, token: jax.Array, step: jax.Array) -> jax.Array:

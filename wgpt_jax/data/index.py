@@ -111,7 +111,8 @@ def load_index(folder: str | os.PathLike) -> DataIndex:
         fields = json.loads(path.read_text())
         if fields["version"] != INDEX_VERSION:
             raise RequestError(
-                f"{path} is of version {fields['version']}, this version reads {INDEX_VERSION}; prepare the data again"
+                f"{path} is of version {fields['version']}, this version reads {INDEX_VERSION}; "
+                "prepare the data into another folder"
             )
         index = DataIndex(
             clock=Clock(**fields["clock"]),

@@ -104,8 +104,8 @@ def training_batches(
 
 def _mix_probabilities(folder: str | os.PathLike, index: DataIndex, mix: Mapping[str, float]) -> tuple[float, ...]:
     """Probability of each of the data's mel sources: in the index's order, so that the mix's own changes no draw."""
-    for name in mix:
-        if name not in index.mel_sources:
+    for name, weight in mix.items():
+        if weight and name not in index.mel_sources:
             raise RequestError(
                 f"data.mel_mix names {name}, but the data in {folder} has the mel of {', '.join(index.mel_sources)}; "
                 f"prepare it into another folder with --mel-sources {','.join([*index.mel_sources, name])}"

@@ -1,5 +1,6 @@
 """A prompt for generation: any audio file as samples and tokens of a codec."""
 
+import math
 import os
 from pathlib import Path
 
@@ -12,7 +13,11 @@ from wgpt_jax.prepare.sources import SourceError, decode_audio
 
 
 def read_prompt(
-    source: str | os.PathLike | np.ndarray, codec: CodecInfo, codebooks: int, seconds: float | None = None
+    source: str | os.PathLike | np.ndarray,
+    codec: CodecInfo,
+    codebooks: int,
+    seconds: float | None = None,
+    where: str | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Reads and encodes what is to be continued, cut to whole frames.
 
@@ -21,6 +26,7 @@ def read_prompt(
         codec: the codec the tokens must be of.
         codebooks: K.
         seconds: takes only the beginning, as long.
+        where: name or folder of the codec, if not the one it was first loaded from.
 
     Returns:
         float32 samples [n * hop] and int16 tokens [n, K].
@@ -28,13 +34,13 @@ def read_prompt(
     Raises:
         RequestError: if it cannot be read, is empty or not finite, or the codec is not there or is another one.
     """
-    if seconds is not None and not seconds > 0:
+    if seconds is not None and not 0 < seconds < math.inf:
         raise RequestError(f"--prompt-seconds {seconds:g}: ask for a positive number of seconds")
-    loaded = cached_codec(codec.name)
+    loaded = cached_codec(where or codec.name)
     if loaded.fingerprint != codec.fingerprint:
         raise RequestError(
-            f"codec {codec.name} ({loaded.fingerprint}) is not the one the run was trained with ({codec.fingerprint}): "
-            "its tokens mean something else to the run"
+            f"codec {loaded.name} ({loaded.fingerprint}) is not the one the run was trained with "
+            f"({codec.fingerprint}): its tokens mean something else to the run"
         )
     if isinstance(source, np.ndarray):
         name, samples = "the prompt", _checked_samples(source)
@@ -56,6 +62,10 @@ def read_prompt(
 
 
 def _checked_samples(samples: np.ndarray) -> np.ndarray:
-    if samples.ndim != 1 or not np.isfinite(samples).all():
-        raise RequestError(f"the prompt must be finite samples [N], got an array of shape {samples.shape}")
+    if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
+        raise RequestError(
+            f"the prompt must be float samples [N], full scale 1; got {samples.dtype} of shape {samples.shape}"
+        )
+    if not np.isfinite(samples).all():
+        raise RequestError("the prompt has samples that are not finite")
     return samples

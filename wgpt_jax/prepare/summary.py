@@ -61,7 +61,6 @@ def describe(index: DataIndex, reports: Sequence[ShardReport], out: Path) -> str
     for row in rows:
         hours = _hours(index.clock.seconds(frames[row]))
         lines.append(f"{row[0]:<10}  {row[1]:<{width}}  {hours:>10}  {documents[row]:>9,}  {frames[row]:>13,}")
-    mix = "" if ORIGINAL in index.mel_sources else f" --data.mel-mix {index.mel_sources[0]} 1"
     causal = "" if index.codec.causal else ", NOT CAUSAL: its tokens contain the future"
     lines += [
         "",
@@ -71,9 +70,23 @@ def describe(index: DataIndex, reports: Sequence[ShardReport], out: Path) -> str
         f"index   {out / 'index.json'} ({len(index.shards)} shards)",
         *describe_failures(index),
         *_notes(index),
-        f"next    wgpt train configs/demo_hybrid.py --data {out} --workdir RUN{mix}",
+        f"next    wgpt train configs/demo_hybrid.py --data {out} --workdir RUN{''.join(_flags(index))}",
     ]
     return "\n".join(lines)
+
+
+def _flags(index: DataIndex) -> list[str]:
+    """What configs/demo_hybrid.py, made for 8 codebooks of 1024 and two mels, must be told about other data."""
+    flags = []
+    if not {ORIGINAL, "codec8"} <= set(index.mel_sources):
+        flags.append(f" --data.mel-mix {index.mel_sources[0]} 1")
+    if index.codebooks < 8:
+        flags.append(f" --model.output-codebooks {index.codebooks}")
+    if index.codec.codebook_size != 1024:
+        flags.append(f" --model.vocabulary {index.codec.codebook_size}")
+    if index.mel.bands != 64:
+        flags.append(f" --model.mel-bands {index.mel.bands}")
+    return flags
 
 
 def describe_failures(index: DataIndex) -> list[str]:

@@ -77,7 +77,7 @@ class Checkpoints:
             state: the training state.
             data: the data iterator's ``get_state()``.
             meta: JSON-serialisable facts about the run.
-            nll: validation NLL of this very step, if it was evaluated.
+            nll: validation NLL of this very step over all output codebooks, if it was evaluated.
 
         Raises:
             WorkError: if this save or the one before it could not be written.

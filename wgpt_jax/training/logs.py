@@ -62,7 +62,10 @@ class RunLog:
     def evaluation(self, step: int, values: dict[str, float]) -> None:
         """Logs an evaluation and refreshes the loss curve."""
         self._write("validation", step, values)
-        self.say(f"step {step}: validation NLL {values['nll']:.4f} nats per token, top-1 {100 * values['top1']:.2f} %")
+        self.say(
+            f"step {step}: validation NLL {values['nll']:.4f} nats per coarse token (mel: {values['mel_source']}), "
+            f"top-1 {100 * values['top1']:.2f} %, {values['total_bits_per_second']:.0f} bits/s in all"
+        )
         if self.active:
             plot_losses({"": self.run.metrics}, self.run.loss_plot)
 

@@ -200,10 +200,11 @@ def _evaluate(
     config: Config,
     mesh: Mesh,
 ) -> float:
-    """Validation NLL of the current parameters, logged."""
+    """Validation NLL of the current parameters over all output codebooks, in nats per frame; logged."""
     limit = config.training.eval_windows
     mel = main_source(config, index)
     scores = score_split(eval_fn, state.params, data, index, "validation", config, mesh, limit=limit, mel=mel)
     summary = scores.summary(index.clock.frames_per_second)
-    log.evaluation(step, {"mel_source": mel, **{key: summary[key] for key in ("nll", "nll_stderr", "top1", "top10")}})
-    return summary["nll"]
+    keys = ("nll", "nll_stderr", "top1", "top10", "total_bits_per_second")
+    log.evaluation(step, {"mel_source": mel, **{key: summary[key] for key in keys}})
+    return summary["total_nll"]

@@ -32,7 +32,7 @@ def token_nll(logits: jax.Array, targets: jax.Array) -> jax.Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, targets.astype(jnp.int32))
 
 
-def drawn_frames(key: jax.Array, weights: jax.Array, fraction: float) -> jax.Array:
+def drawn_frames(key: jax.Array, weights: jax.Array, fraction: float) -> tuple[jax.Array, jax.Array]:
     """Draws frames of each window for the depth transformer, those with something to predict first.
 
     CSM (Sesame, 2025) trains its depth decoder on one frame in 16: the frames of a window say much the same.
@@ -43,10 +43,14 @@ def drawn_frames(key: jax.Array, weights: jax.Array, fraction: float) -> jax.Arr
         fraction: of T.
 
     Returns:
-        int32 [B, ceil(fraction * T)], indices without repetition.
+        int32 [B, ceil(fraction * T)], indices without repetition; float32 of the same shape, how many of its window's
+        frames each stands for, so that sums over them are unbiased: 0 for padding.
     """
     order = jnp.argsort(jax.random.uniform(key, weights.shape) - weights, axis=1)
-    return order[:, : math.ceil(fraction * weights.shape[1])]
+    frames = order[:, : math.ceil(fraction * weights.shape[1])]
+    drawn = jnp.take_along_axis(weights, frames, axis=1).astype(jnp.float32)
+    count = jnp.sum(weights, axis=1, keepdims=True)
+    return frames, drawn * count / jnp.maximum(jnp.sum(drawn, axis=1, keepdims=True), 1)
 
 
 def make_train_step(
@@ -55,7 +59,8 @@ def make_train_step(
     """The jitted step: (state, batch) -> (next state, metrics); the state's buffers are donated.
 
     Metrics are float32: ``loss`` (nats per token over the global batch, the mean over the output codebooks K),
-    ``nll`` [K] (nats per token of each codebook), ``grad_norm``, ``learning_rate``, ``frames`` (frames predicted).
+    ``nll`` [K] (nats per token of each codebook; those above the first estimated on the drawn frames), ``grad_norm``,
+    ``learning_rate``, ``frames`` (frames predicted).
     """
     schedule = learning_rate(config.optimizer, config.training.steps)
     codebooks = config.model.output_codebooks
@@ -76,13 +81,13 @@ def make_train_step(
             hidden = model.hidden(batch, null_mel=null_mel, dropout_key=dropout_key)
             nll = mean_nll(model.head(hidden)[:, :, None], batch.codes(1), batch.weights)
             if codebooks > 1:
-                frames = drawn_frames(jax.random.fold_in(key, 1), batch.weights, config.training.depformer_fraction)
-                hidden, codes, weights = (
-                    jnp.take_along_axis(x, frames[..., None], axis=1)
-                    for x in (hidden, batch.codes(codebooks), batch.weights[..., None])
+                fraction = config.training.depformer_fraction
+                frames, weights = drawn_frames(jax.random.fold_in(key, 2), batch.weights, fraction)
+                hidden, codes = (
+                    jnp.take_along_axis(x, frames[..., None], axis=1) for x in (hidden, batch.codes(codebooks))
                 )
                 flat = hidden.reshape(-1, hidden.shape[-1]), codes.reshape(-1, codebooks)
-                fine_key = None if dropout_key is None else jax.random.fold_in(dropout_key, 1)
+                fine_key = None if dropout_key is None else jax.random.fold_in(dropout_key, 2)
                 fine = model.depformer(*flat, fine_key)
                 nll = jnp.concatenate([nll, mean_nll(fine, flat[1][:, 1:], weights.reshape(-1))])
             return jnp.mean(nll), nll
@@ -100,7 +105,10 @@ def make_train_step(
 
     shardings = shardings_of(abstract)
     jitted = jax.jit(
-        step, in_shardings=(shardings, batch_sharding(mesh)), out_shardings=(shardings, None), donate_argnums=0
+        step,
+        in_shardings=(shardings, batch_sharding(mesh)),
+        out_shardings=(shardings, NamedSharding(mesh, P())),
+        donate_argnums=0,
     )
     return _in_mesh(jitted, mesh)
 
