@@ -1,4 +1,4 @@
-"""The demo's token-only twin of configs/demo_hybrid.py: coarse tokens alone in, all 8 codebooks out.
+"""The demo's token-only twin of configs/demo_hybrid.py: coarse tokens alone, 0.6 M parameters.
 
     wgpt train configs/demo_tokens.py --data OUT --workdir runs/demo_tokens
 
@@ -8,12 +8,9 @@ Minutes on two CPU cores. What the mel branch costs the hybrid in parameters, th
 from wgpt_jax.config import CheckpointConfig, Config, DataConfig, ModelConfig, OptimizerConfig, TrainingConfig
 
 config = Config(
-    model=ModelConfig(
-        inputs="tokens", width=96, depth=3, heads=3, hidden=512,
-        output_codebooks=8, depformer_width=64, depformer_depth=1, depformer_heads=2,
-    ),
+    model=ModelConfig(inputs="tokens", width=96, depth=3, heads=3, hidden=512),
     data=DataConfig(context=256),
-    training=TrainingConfig(steps=700, batch=8, eval_every=100, eval_windows=64, depformer_fraction=0.125),
+    training=TrainingConfig(steps=700, batch=8, eval_every=100, eval_windows=64),
     optimizer=OptimizerConfig(learning_rate=4e-3, warmup=50),
     checkpoint=CheckpointConfig(every=100),
-)  # fmt: skip
+)

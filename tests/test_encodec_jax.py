@@ -51,7 +51,7 @@ def random_tokens(codec: Codec, frames: int = FRAMES, batch: int = 1, seed: int 
 def by_transformers(codec: Codec, tokens: np.ndarray) -> np.ndarray:
     codes = torch.from_numpy(tokens).permute(0, 2, 1)[None]
     with torch.no_grad():
-        return codec._model.decode(codes, [None]).audio_values[:, 0].numpy()
+        return codec.model.decode(codes, [None]).audio_values[:, 0].numpy()
 
 
 def start(decoder: CodecDecoder, tokens: np.ndarray):

@@ -11,6 +11,8 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from flax import nnx
+from scipy.special import log_softmax
 from synthetic import entropy_rate, markov_dataset, markov_document, markov_matrix, tiny_config, write_dataset
 
 from wgpt_jax.config import MeshConfig
@@ -18,14 +20,15 @@ from wgpt_jax.data.index import load_index, save_index
 from wgpt_jax.data.pipeline import training_batches
 from wgpt_jax.errors import RequestError, WorkError
 from wgpt_jax.evaluation import evaluate
+from wgpt_jax.model.decoder import Decoder
 from wgpt_jax.parallel.mesh import check_mesh_fits, make_mesh, to_devices
-from wgpt_jax.runs import RunFolder
+from wgpt_jax.runs import RunFolder, copy_codec
 from wgpt_jax.training.checkpoint import Checkpoints
 from wgpt_jax.training.logs import read_metrics
 from wgpt_jax.training.loop import train
 from wgpt_jax.training.optimizer import learning_rate, make_optimizer
 from wgpt_jax.training.state import abstract_model, abstract_state, init_state
-from wgpt_jax.training.step import make_train_step
+from wgpt_jax.training.step import drawn_frames, make_train_step
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +68,8 @@ RANDOM = {"dropout": 0.1, "mel_dropout": 0.2, "mel_dropout_window": 0.1}
 
 
 def test_5_steps_and_5_resumed_are_10_steps_bit_for_bit(mixed, tmp_path, monkeypatch):
-    config = tiny_config(model=RANDOM, data={"mel_mix": MIX})
+    model, training = RANDOM | {"output_codebooks": 2}, {"depformer_fraction": 0.5}
+    config = tiny_config(model=model, training=training, data={"mel_mix": MIX})
     assert train(config, mixed, tmp_path / "whole") == 10
 
     # The interruption comes from a signal, as a user's Ctrl-C does, in the middle of the run.
@@ -222,6 +226,51 @@ def test_gradients_are_tame_at_the_start_with_mel_dropout(data):
     assert float(metrics["grad_norm"]) < 3
 
 
+def test_drawn_frames_stand_for_all_of_their_window():
+    """Windows of 12 frames to predict, of 2, of 18 and of none; 5 of 18 are drawn."""
+    weights = np.zeros((4, 18), bool)
+    weights[0, 3:15] = weights[1, [2, 9]] = weights[2] = True
+    rows, have = np.arange(4)[:, None], weights.sum(axis=1)
+    draw = jax.jit(jax.vmap(lambda key: drawn_frames(key, weights, 0.25)))
+    frames, counts = map(np.asarray, draw(jax.random.split(jax.random.key(0), 4000)))
+    assert frames.shape == counts.shape == (4000, 4, 5)
+    assert np.diff(np.sort(frames), axis=-1).min() > 0, "no frame is drawn twice"
+    real = weights[rows, frames]
+    assert (real == (np.arange(5) < have[:, None])).all(), "padding comes last, and only where frames run out"
+    assert ((counts > 0) == real).all()
+    np.testing.assert_allclose(counts.sum(axis=-1), np.tile(have, (4000, 1)), rtol=1e-6)
+    # Any sum over a window is expected whole: each frame counts for one on average.
+    shares = np.zeros(weights.shape)
+    np.add.at(shares, (rows, frames), counts)
+    np.testing.assert_allclose(shares / 4000, weights, atol=0.12)
+    values = np.random.default_rng(0).normal(size=weights.shape)
+    means = ((counts * values[rows, frames]).sum(axis=-1) / np.maximum(have, 1)).mean(axis=0)
+    np.testing.assert_allclose(means, (values * weights).sum(axis=1) / np.maximum(have, 1), atol=0.04)
+
+    frames, counts = drawn_frames(jax.random.key(1), weights, 1.0)
+    np.testing.assert_array_equal(np.sort(frames), np.tile(np.arange(18), (4, 1)))
+    np.testing.assert_array_equal(counts, weights[rows, frames], "all are drawn: each stands for itself")
+
+
+def test_logged_nll_of_each_codebook_is_that_of_the_models_logits(run, tmp_path):
+    index = markov_dataset(tmp_path / "data", train=10, frames=(10, 60), max_frames=24)
+    config = tiny_config(model={"output_codebooks": 2}, training={"steps": 1, "eval_every": 0})
+    train(config, tmp_path / "data", tmp_path / "run")
+    (row,) = read_metrics(tmp_path / "run/metrics.jsonl")
+
+    batch = next(iter(training_batches(tmp_path / "data", index, config.data, config.training.batch)))
+    assert not batch.weights.all(axis=1).any(), "in every window some positions must not count"
+    with nnx.use_eager_sharding(False):
+        graph, params = nnx.split(Decoder(config.model, nnx.Rngs(config.training.seed)))
+    logits = jax.jit(lambda params: nnx.merge(graph, params)(batch))(params)
+    log_probabilities = log_softmax(np.asarray(logits, np.float64), axis=-1)
+    nll = -np.take_along_axis(log_probabilities, batch.tokens[:, 1:, :, None].astype(int), axis=-1)[..., 0]
+    nll = nll[batch.segment_ids > 0].mean(axis=0)
+    assert [row["nll_codebook_1"], row["nll_codebook_2"]] == pytest.approx(nll, rel=1e-5)
+    assert row["loss"] == pytest.approx(nll.mean(), rel=1e-5)
+    assert not any("codebook" in key for row in read_metrics(run / "metrics.jsonl") for key in row), "one codebook"
+
+
 def test_mesh_that_cannot_split_the_model_is_refused():
     devices = jax.devices() * 2
     mesh = jax.sharding.AbstractMesh((1, 1, 2), ("data", "fsdp", "tensor"))
@@ -280,11 +329,28 @@ def test_more_steps_continue_a_finished_run(data, tmp_path):
 
 def test_one_validation_document_is_enough(tmp_path):
     markov_dataset(tmp_path / "data", train=4, validation=1)
+    (tmp_path / "data/codec.safetensors").write_bytes(b"a decoder")
     config = tiny_config(training={"steps": 2}, logging={"tensorboard": True})
     assert train(config, tmp_path / "data", tmp_path / "run") == 2
     row = read_metrics(tmp_path / "run/metrics.jsonl")[-1]
     assert (row["nll_stderr"], row["mel_source"]) == (None, "original")
     assert list((tmp_path / "run/tensorboard").iterdir())
+    assert (tmp_path / "run/codec.safetensors").read_bytes() == b"a decoder", "the run generates without its data"
+
+
+def test_a_stale_codec_in_the_run_folder_is_replaced(tmp_path):
+    data, run = tmp_path / "data", tmp_path / "run"
+    for folder, content in ((data, b"the data's"), (run, b"stale")):
+        folder.mkdir()
+        (folder / "codec.safetensors").write_bytes(content)
+    copy_codec(data, run)
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == {"codec.safetensors": b"the data's"}
+    (data / "codec.safetensors").unlink()  # the data of a codec that looks ahead has none
+    copy_codec(data, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+    (data / "codec.safetensors").write_bytes(b"again")
+    with pytest.raises(RequestError, match="cannot write to the run folder"):
+        copy_codec(data, tmp_path / "other")
 
 
 def test_other_data_is_refused_for_a_run(run, tmp_path):
@@ -309,9 +375,20 @@ def test_data_of_another_codec_or_mel_is_refused(data, run, tmp_path, what):
         train(tiny_config(), tmp_path, run)
 
 
-def test_model_that_does_not_fit_the_data_is_refused(data, tmp_path):
-    with pytest.raises(RequestError, match=r"set --model\.vocabulary 16"):
-        train(tiny_config(model={"vocabulary": 1024}), data, tmp_path / "run")
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [
+        ({"vocabulary": 1024}, r"vocabulary is 1024, but .* has 16 .*; set --model\.vocabulary 16$"),
+        ({"mel_bands": 64}, r"mel_bands is 64, but .* has 8 mel bands; set --model\.mel_bands 8$"),
+        (
+            {"output_codebooks": 3},
+            r"output_codebooks is 3, but .* has 2; .* more --codebooks, or set --model\.output-codebooks 2$",
+        ),
+    ],
+)
+def test_model_that_does_not_fit_the_data_is_refused(data, tmp_path, model, sentence):
+    with pytest.raises(RequestError, match=rf"^model\.{sentence}"):
+        train(tiny_config(model=model), data, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -23,8 +23,8 @@ from wgpt_jax.scores import DocumentScores, SplitScores, format_stderr, paired_d
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 MODELS = ("tokens", "hybrid")
-OWN_MEL = "codec8"
-"""The mel of what the demo's models emit, all 8 codebooks: a function of it, and what generation feeds back."""
+OWN_MEL = "codec1"
+"""The mel of the decoded coarse tokens: a function of what the model has emitted, and what generation feeds back."""
 _PLOT_SECONDS = 6.0
 _PROMPT_SECONDS, _NEW_SECONDS = 2.0, 5.0
 _FEWEST_DOCUMENTS = 5  # for a standard error worth the name
@@ -112,19 +112,19 @@ def compare(results: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any]]]]
 
     Args:
         results: the summary and the per-document rows of ``tokens``, of the ``hybrid`` under the original's mel, and of
-            the same hybrid under the mel of its ``own`` codebooks' decode.
+            the same hybrid under the mel of the decode of what it emits (``own``).
 
     Returns:
-        the summaries by the same names; ``difference`` (hybrid minus tokens, nats per coarse token, paired by document)
-        and ``own_difference`` (own minus tokens, nats per frame over all codebooks), each with its ``_stderr``.
+        the summaries by the same names; ``difference`` (hybrid minus tokens, nats per token, paired by document) and
+        ``own_difference`` (own minus tokens), each with its ``_stderr``.
     """
     scores = {}
     for name, (_, rows) in results.items():
         scores[name] = SplitScores(1)
         scores[name].documents = {document: DocumentScores(**row) for document, row in rows.items()}
     comparison: dict[str, Any] = {name: summary for name, (summary, _) in results.items()}
-    for name, other, total in (("difference", "hybrid", False), ("own_difference", "own", True)):
-        mean, stderr = paired_difference(scores[other], scores["tokens"], total=total)
+    for name, other in (("difference", "hybrid"), ("own_difference", "own")):
+        mean, stderr = paired_difference(scores[other], scores["tokens"], total=True)
         comparison |= {name: mean, f"{name}_stderr": None if math.isnan(stderr) else stderr}
     return comparison
 
@@ -133,10 +133,9 @@ def format_results(comparison: dict[str, Any]) -> str:
     """The closing table and its verdicts."""
     tokens = comparison["tokens"]
     lines = [
-        f"Held out: {tokens['documents']} documents, {tokens['frames']:,} frames (75 per second)",
+        f"Held out: {tokens['documents']} documents, {tokens['frames']:,} tokens (75 per second)",
         "",
-        f"{'model':9} {'mel':9} {'parameters':>10} {'coarse NLL (nats)':>18} {'PPL':>7} {'top-1 %':>8} "
-        f"{'top-10 %':>9} {'all codebooks':>14}",
+        f"{'model':9} {'mel':9} {'parameters':>10} {'NLL (nats)':>18} {'PPL':>7} {'top-1 %':>8} {'top-10 %':>9}",
     ]
     for name in ("unigram", "bigram"):
         nll = tokens[f"{name}_nll"]
@@ -148,8 +147,7 @@ def format_results(comparison: dict[str, Any]) -> str:
     ):
         lines.append(
             f"{name:9} {mel:9} {row['parameters']:10,} {row['nll']:8.3f} +- {format_stderr(row['nll_stderr']):6} "
-            f"{row['ppl']:7.1f} {100 * row['top1']:8.2f} {100 * row['top10']:9.2f} "
-            f"{row['total_bits_per_second']:8.0f} bits/s"
+            f"{row['ppl']:7.1f} {100 * row['top1']:8.2f} {100 * row['top10']:9.2f}"
         )
     verdicts = {
         name: _verdict(comparison[name], comparison[f"{name}_stderr"], tokens["documents"])
@@ -159,11 +157,10 @@ def format_results(comparison: dict[str, Any]) -> str:
         [
             *lines,
             "",
-            f"Coarse token, hybrid under the original's mel - tokens: {verdicts['difference']}",
+            f"hybrid under the original's mel - tokens: {verdicts['difference']}",
             "  conditional on side information: the original's mel holds more than the coarse tokens do",
-            f"All 8 codebooks, hybrid under {OWN_MEL} - tokens: {verdicts['own_difference']}",
-            f"  no side information: {OWN_MEL} is the mel of what was emitted before, as generation feeds it back;",
-            "  but the token-only model reads the coarse codebook alone",
+            f"hybrid under {OWN_MEL} - tokens: {verdicts['own_difference']}",
+            f"  no side information: {OWN_MEL} is the mel of the tokens already emitted, as generation feeds it back",
             "One seed, one small corpus: a demonstration, no result.",
         ]
     )
@@ -177,7 +174,7 @@ def _verdict(mean: float, stderr: float | None, documents: int) -> str:
         verdict = "the two are level within two standard errors"
     else:
         verdict = f"the {'hybrid' if mean < 0 else 'token-only model'} is better"
-    return f"{mean:+.4f} +- {format_stderr(stderr)} nats per frame, paired by document: {verdict}"
+    return f"{mean:+.4f} +- {format_stderr(stderr)} nats per token, paired by document: {verdict}"
 
 
 def _next_steps(work: Path) -> str:

@@ -29,16 +29,7 @@ class MelBranch(nnx.Module):
             dtype=dtype,
             rngs=rngs,
         )
-        blocks = BlockConfig(
-            width=e,
-            heads=config.mel_heads,
-            hidden=4 * e,
-            mlp="gelu",
-            dropout=config.dropout,
-            rope_base=config.rope_base,
-            dtype=dtype,
-            depth=config.mel_depth,
-        )
+        blocks = BlockConfig.narrow(config, dtype, e, config.mel_heads, config.mel_depth)
         self.stack = Stack(blocks, rngs, config.remat) if config.mel_depth else None
 
     def __call__(self, mel, null, segment_ids, positions, dropout_key=None) -> jax.Array:

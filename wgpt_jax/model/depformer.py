@@ -32,16 +32,7 @@ class Depformer(nnx.Module):
         self.token_norm = RMSNorm(e)
         axes = (None, "embed", None)
         self.project = Einsum("nd,kde->nke", (steps, d, e), axes, fan_in=d, dtype=dtype, rngs=rngs)
-        blocks = BlockConfig(
-            width=e,
-            heads=config.depformer_heads,
-            hidden=4 * e,
-            mlp="gelu",
-            dropout=config.dropout,
-            rope_base=config.rope_base,
-            dtype=dtype,
-            depth=config.depformer_depth,
-        )
+        blocks = BlockConfig.narrow(config, dtype, e, config.depformer_heads, config.depformer_depth)
         self.stack = Stack(blocks, rngs, config.remat)
         self.head_norm = RMSNorm(e)
         self.head = Einsum(

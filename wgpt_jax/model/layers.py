@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from wgpt_jax.config import ModelConfig
 from wgpt_jax.model.attention import KeyValueCache, attend, attend_cached, rotate
 
 
@@ -28,6 +29,11 @@ class BlockConfig:
     dtype: jnp.dtype
     depth: int
     """Blocks in the stack: the residual branches start smaller by its square root (GPT-2, section 2.3)."""
+
+    @classmethod
+    def narrow(cls, config: ModelConfig, dtype: jnp.dtype, width: int, heads: int, depth: int) -> "BlockConfig":
+        """Blocks beside the decoder's own (mel branch, depth transformer): GELU, four times as wide inside."""
+        return cls(width, heads, 4 * width, "gelu", config.dropout, config.rope_base, dtype, depth)
 
 
 class Einsum(nnx.Module):

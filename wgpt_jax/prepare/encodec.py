@@ -41,6 +41,7 @@ class Codec:
         codebooks: codebooks it has, the largest K.
         causal: whether token t depends on samples before (t + 1) * hop only.
         warmup_frames: frames of silence put before every signal and dropped after.
+        model: transformers' model.
     """
 
     def __init__(self, model: EncodecModel, name: str):
@@ -60,18 +61,18 @@ class Codec:
             and not config.normalize
         )
         self.warmup_frames = WARMUP_FRAMES if self.causal and config.pad_mode == "reflect" else 0
-        self._model = model.eval()
+        self.model = model.eval()
         if not self.causal:
             # Chunks that overlap would give two tokens for one instant; end to end they lie on the clock.
-            self._model.config.overlap = 0.0
+            self.model.config.overlap = 0.0
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits of the configuration and the float32 weights; saving and loading keep it."""
-        config = self._model.config.to_dict()
+        config = self.model.config.to_dict()
         fields = {key: config[key] for key in _CONFIG_FIELDS}
         digest = hashlib.sha256(json.dumps(fields, sort_keys=True, default=list).encode())
-        for key, value in sorted(self._model.state_dict().items()):
+        for key, value in sorted(self.model.state_dict().items()):
             if not key.endswith(_TRAINING_ONLY):
                 digest.update(f"{key} {tuple(value.shape)}".encode())
                 digest.update(value.to("cpu", torch.float32).contiguous().numpy().tobytes())
@@ -96,7 +97,7 @@ class Codec:
         Returns:
             int16 [N // hop, K] or [B, N // hop, K].
         """
-        codebooks = self._checked(self.codebooks if codebooks is None else codebooks)
+        codebooks = self.check_codebooks(self.codebooks if codebooks is None else codebooks)
         frames = self.clock.frames(samples.shape[-1])
         batch = np.require(np.atleast_2d(samples)[:, : self.clock.samples(frames)], np.float32, ["C", "W"])
         tokens = np.zeros((len(batch), frames, codebooks), np.int16)
@@ -111,15 +112,15 @@ class Codec:
         signal = batch[:, None]
         if self.warmup_frames:
             signal = torch.nn.functional.pad(signal, (self.warmup_frames * hop, 0))
-        latents = run_in_pieces(self._model.encoder.layers, signal, step_in=hop, step_out=1)
-        quantize, bandwidth = self._model.quantizer.encode, self._bandwidth(codebooks)
+        latents = run_in_pieces(self.model.encoder.layers, signal, step_in=hop, step_out=1)
+        quantize, bandwidth = self.model.quantizer.encode, self._bandwidth(codebooks)
         # In pieces as well: the distances to all codebook entries are the largest array of all.
         codes = torch.cat([quantize(part, bandwidth) for part in latents.split(PIECE_FRAMES, dim=-1)], dim=-1)
         return codes[:codebooks].permute(1, 2, 0)[:, self.warmup_frames :].numpy()  # [K, B, T] -> [B, T, K]
 
     def _encode_as_is(self, batch: torch.Tensor, codebooks: int) -> np.ndarray:
-        signal = batch[:, None].expand(-1, self._model.config.audio_channels, -1)
-        codes = self._model.encode(signal, bandwidth=self._bandwidth(codebooks)).audio_codes[:, :, :codebooks]
+        signal = batch[:, None].expand(-1, self.model.config.audio_channels, -1)
+        codes = self.model.encode(signal, bandwidth=self._bandwidth(codebooks)).audio_codes[:, :, :codebooks]
         return codes.permute(1, 0, 3, 2).flatten(1, 2).numpy()  # [chunks, B, K, T] -> [B, chunks * T, K]
 
     @torch.no_grad()
@@ -138,36 +139,37 @@ class Codec:
         Raises:
             RequestError: for chunked or normalised codecs: the scale of a chunk is no token.
         """
-        config = self._model.config
+        config = self.model.config
         if config.normalize or config.chunk_length_s is not None or config.audio_channels != 1:
             raise RequestError(f"codec {self.name} cannot decode tokens alone: it needs the scale of every chunk")
-        self._checked(tokens.shape[-1])
+        self.check_codebooks(tokens.shape[-1])
         if len(tokens) == 0:
             return np.zeros(0, np.float32)
-        lead = self._silence[:, : tokens.shape[-1]] if self.warmup_frames else tokens[:0]
+        lead = self.silence[:, : tokens.shape[-1]] if self.warmup_frames else tokens[:0]
         codes = torch.from_numpy(np.concatenate([lead, tokens]).astype(np.int64)).T[:, None]  # [K, B=1, T]
         with _one_thread():
-            latents, hop = self._model.quantizer.decode(codes), self.clock.hop
+            latents, hop = self.model.quantizer.decode(codes), self.clock.hop
             if self.causal:
-                audio = run_in_pieces(self._model.decoder.layers, latents, step_in=1, step_out=hop)
+                audio = run_in_pieces(self.model.decoder.layers, latents, step_in=1, step_out=hop)
             else:
-                audio = self._model.decoder(latents)
+                audio = self.model.decoder(latents)
         return audio[0, 0, len(lead) * hop : len(codes[0, 0]) * hop].numpy()
 
     @functools.cached_property
-    def _silence(self) -> np.ndarray:
+    def silence(self) -> np.ndarray:
         """Tokens of the warm-up: int16 [warmup_frames, K]."""
         return self.encode(np.zeros(self.clock.samples(self.warmup_frames), np.float32))
 
-    def _checked(self, codebooks: int) -> int:
+    def check_codebooks(self, codebooks: int) -> int:
+        """Returns ``codebooks``; RequestError if the codec has not as many."""
         if not 1 <= codebooks <= self.codebooks:
             raise RequestError(f"codec {self.name} has {self.codebooks} codebooks, {codebooks} were asked for")
         return codebooks
 
     def _bandwidth(self, codebooks: int) -> float:
         """The codec's smallest bandwidth, in kbit/s, with at least that many codebooks."""
-        quantizer = self._model.quantizer
-        bandwidths = sorted(self._model.config.target_bandwidths)
+        quantizer = self.model.quantizer
+        bandwidths = sorted(self.model.config.target_bandwidths)
         return next(b for b in bandwidths if quantizer.get_num_quantizers_for_bandwidth(b) >= codebooks)
 
 

@@ -19,8 +19,8 @@ def export_decoder(codec: Codec, codebooks: int) -> CodecDecoder:
             f"the decoder of codec {codec.name} cannot be exported: it needs audio that does not exist yet, so no "
             "loop of generation can be closed over it; use a causal codec, such as a 24 kHz ENCODEC"
         )
-    config, model = codec._model.config, codec._model
-    silence = codec.encode(np.zeros(codec.clock.samples(codec.warmup_frames), np.float32), codebooks)
+    codec.check_codebooks(codebooks)
+    config, model = codec.model.config, codec.model
     spec = DecoderSpec(
         clock=codec.clock,
         codec=codec.name,
@@ -42,7 +42,7 @@ def export_decoder(codec: Codec, codebooks: int) -> CodecDecoder:
     )
     weights = {
         "codebooks": np.stack([_array(layer.codebook.embed) for layer in model.quantizer.layers[:codebooks]]),
-        "silence": silence.astype(np.int32),
+        "silence": codec.silence[:, :codebooks].astype(np.int32),
     }
     layers = iter(layer for layer in model.decoder.layers if not isinstance(layer, nn.ELU))
     weights |= _named("first", _convolution(next(layers)))

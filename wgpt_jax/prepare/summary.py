@@ -76,12 +76,10 @@ def describe(index: DataIndex, reports: Sequence[ShardReport], out: Path) -> str
 
 
 def _flags(index: DataIndex) -> list[str]:
-    """What configs/demo_hybrid.py, made for 8 codebooks of 1024 and two mels, must be told about other data."""
+    """What configs/demo_hybrid.py, made for codebooks of 1024 entries and two mels, must be told about other data."""
     flags = []
-    if not {ORIGINAL, "codec8"} <= set(index.mel_sources):
+    if not {ORIGINAL, "codec1"} <= set(index.mel_sources):
         flags.append(f" --data.mel-mix {index.mel_sources[0]} 1")
-    if index.codebooks < 8:
-        flags.append(f" --model.output-codebooks {index.codebooks}")
     if index.codec.codebook_size != 1024:
         flags.append(f" --model.vocabulary {index.codec.codebook_size}")
     if index.mel.bands != 64:
