@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from wgpt_jax.audio.mel import log_mel
-from wgpt_jax.audio.wav import WavWriter, read_wav
+from wgpt_jax.audio.wav import WavWriter
 from wgpt_jax.closed_loop.generator import Chunk, Generator, Prompt, check_codec_streams
 from wgpt_jax.closed_loop.request import GenerateArgs, Mode, SamplingConfig
 from wgpt_jax.closed_loop.sampling import Sampling, make_sampling
@@ -102,7 +102,7 @@ def generate_files(args: GenerateArgs, step: int | str) -> dict[str, Any]:
     for warning in generator.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     generator.compile(args.num_samples)
-    tokens, spent = _write(request, generator, paths, progress=not args.json)
+    tokens, mel, spent = _write(request, generator, paths, progress=not args.json)
     seconds = info.clock.seconds(request.frames)
     summary = {
         "files": [str(path) for path in paths],
@@ -123,7 +123,7 @@ def generate_files(args: GenerateArgs, step: int | str) -> dict[str, Any]:
     for row, path in enumerate(paths):
         try:
             plot_generated(
-                log_mel(read_wav(path)[0], info.mel, info.clock),
+                mel[row],
                 tokens[row],
                 info.clock.frames_per_second,
                 f"{path.name}: {args.run}, step {generator.step}, {generator.mode} mode, seed {request.seeds[row]}",
@@ -218,13 +218,16 @@ def _paths(out: Path, num_samples: int, prompt: Path | None) -> list[Path]:
     return paths
 
 
-def _write(request: _Request, generator: Generator, paths: list[Path], progress: bool) -> tuple[np.ndarray, float]:
-    """Writes the files; returns the tokens [B, n, K] and the seconds it took.
+def _write(
+    request: _Request, generator: Generator, paths: list[Path], progress: bool
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Writes the files; returns tokens [B, n, K], float16 mel [B, n, M] and the seconds it took.
 
     Raises:
         KeyboardInterrupt: with a sentence that says what the files hold.
     """
-    clock, tokens, done = generator.info.clock, [], 0
+    clock, tokens, mels, done = generator.info.clock, [], [], 0
+    slices = _Slices(generator.info, len(paths))
     layout = "{l_bar}{bar}| {n:.1f}/{total:.1f} s of audio [{elapsed}<{remaining}{postfix}]"
     with contextlib.ExitStack() as stack:
         writers = [stack.enter_context(WavWriter(path, clock.sample_rate)) for path in paths]
@@ -235,6 +238,7 @@ def _write(request: _Request, generator: Generator, paths: list[Path], progress:
                 for writer, samples in zip(writers, chunk.samples, strict=True):
                     writer.write(samples)
                 tokens.append(chunk.tokens)
+                mels.append(slices(chunk.samples))
                 done += chunk.tokens.shape[1]
                 spent = time.perf_counter() - begin
                 bar.set_postfix_str(f"{clock.seconds(done) / spent:.2f}x real time", refresh=False)
@@ -244,4 +248,20 @@ def _write(request: _Request, generator: Generator, paths: list[Path], progress:
             raise KeyboardInterrupt(
                 f"interrupted: kept the first {clock.seconds(done):.2f} s in {names}"
             ) from interrupt
-    return np.concatenate(tokens, axis=1), spent
+    return np.concatenate(tokens, axis=1), np.concatenate(mels, axis=1), spent
+
+
+class _Slices:
+    """The mel of what is written, chunk by chunk, so that the picture of an hour needs no hour of samples."""
+
+    def __init__(self, info: RunInfo, rows: int):
+        self.info = info
+        self.context = -(-(info.mel.n_fft - info.clock.hop) // info.clock.hop)  # frames that a slice reaches back to
+        self.tail = np.zeros((rows, self.context * info.clock.hop), np.float32)
+
+    def __call__(self, samples: np.ndarray) -> np.ndarray:
+        """The next samples [B, n * hop] -> their slices, float16 [B, n, M]."""
+        heard = np.concatenate([self.tail, samples], axis=1)
+        self.tail = heard[:, heard.shape[1] - self.tail.shape[1] :]
+        rows = [log_mel(row, self.info.mel, self.info.clock)[self.context :] for row in heard]
+        return np.stack(rows).astype(np.float16)

@@ -80,10 +80,3 @@ class WavWriter:
         except OSError as error:
             self.close()
             raise WorkError(f"cannot write {self.path}: {error.strerror}") from error
-
-
-def read_wav(path: str | os.PathLike) -> tuple[np.ndarray, int]:
-    """What a :class:`WavWriter` wrote: float32 [n], full scale 1, and the sample rate in Hz."""
-    with wave.open(os.fspath(path), "rb") as file:
-        steps = np.frombuffer(file.readframes(file.getnframes()), np.int16)
-        return steps.astype(np.float32) / 32768.0, file.getframerate()

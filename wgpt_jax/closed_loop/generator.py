@@ -1,5 +1,6 @@
 """A run made ready to generate: checked, loaded once, compiled once per batch size."""
 
+import contextlib
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -88,7 +89,8 @@ class Generator:
         """Compiles for a batch size, if that was not done yet; :meth:`stream` does it by itself."""
         if batch not in self._compiled:
             begin = time.perf_counter()
-            self._compiled[batch] = compile_chunk(self._loop, self._params, self._weights, batch, CHUNK_FRAMES)
+            with _device_failures_told(batch):
+                self._compiled[batch] = compile_chunk(self._loop, self._params, self._weights, batch, CHUNK_FRAMES)
             self.compile_seconds += time.perf_counter() - begin
 
     def stream(
@@ -108,24 +110,25 @@ class Generator:
 
         Raises:
             RequestError: if ``frames`` leaves nothing to generate.
-            WorkError: if the network's output is not finite.
+            WorkError: if the network's output is not finite, or the device fails.
         """
         if prompt is not None:
             _check_prompt(prompt, self.codebooks, self.info.clock.hop)
-        given = 0 if prompt is None else len(prompt.tokens)
-        if frames <= given:
-            raise RequestError(f"the prompt has {given} frames, {frames} were asked for in all; ask for more")
+        known = 0 if prompt is None else len(prompt.tokens)
+        if frames <= known:
+            raise RequestError(f"the prompt has {known} frames, {frames} were asked for in all; ask for more")
         self.compile(len(seeds))
         start, chunk = self._compiled[len(seeds)]
         keys = np.asarray(seeds, np.uint32)
-        state = start(self._params, self._weights)
+        with _device_failures_told(len(seeds)):
+            state = start(self._params, self._weights)
         for first in range(0, frames, CHUNK_FRAMES):
             here = min(CHUNK_FRAMES, frames - first)
-            state, tokens, samples = chunk(
-                self._params, self._weights, state, self._given(prompt, first), sampling, keys
-            )
-            # To the host before they are cut: a cut on the device would be compiled.
-            samples = np.array(samples)[:, : here * self.info.clock.hop]
+            given = self._given(prompt, first)
+            with _device_failures_told(len(seeds)):
+                state, tokens, samples = chunk(self._params, self._weights, state, given, sampling, keys)
+                # To the host before they are cut: a cut on the device would be compiled.
+                samples = np.array(samples)[:, : here * self.info.clock.hop]
             if not np.isfinite(samples).all():
                 raise WorkError(
                     f"checkpoint {self.step} gives logits or samples that are not finite between frames {first} and "
@@ -147,6 +150,16 @@ class Generator:
             tokens[: len(part)] = part
             samples[: len(part)] = prompt.samples[first * hop : (first + len(part)) * hop].reshape(-1, hop)
         return Given(known, tokens, samples)
+
+
+@contextlib.contextmanager
+def _device_failures_told(batch: int) -> Iterator[None]:
+    """Most of them mean that the batch does not fit."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        first_line = str(error).splitlines()[0]
+        raise WorkError(f"the device failed with {batch} sample(s) at once: {first_line}; try fewer") from error
 
 
 def _lead_with(samples: np.ndarray, prompt: np.ndarray, offset: int, sample_rate: int) -> None:
