@@ -48,12 +48,18 @@ def test_a_mel_mix_is_given_by_pairs_and_its_heaviest_source_is_the_main_one():
     assert (DataConfig().mel_mix, DataConfig().main_mel) == ({"original": 1.0}, "original")
 
 
+@pytest.mark.parametrize("names", [("original", "codec8"), ("codec8", "original")])
+def test_of_equal_weights_the_mel_that_generation_feeds_back_is_the_main_one(names):
+    assert DataConfig(mel_mix=dict.fromkeys(names, 0.5)).main_mel == "codec8"
+
+
 def test_help_says_how_to_mix(capsys):
     with pytest.raises(SystemExit):
         load_config(CONFIGS[0], ["--help"])
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "--data.mel-mix SOURCE WEIGHT [SOURCE WEIGHT ...]" in text
-    assert "(default: original 1.0)" in text
+    mix = " ".join(f"{name} {weight}" for name, weight in load_config(CONFIGS[0]).data.mel_mix.items())
+    assert f"(default: {mix})" in text
 
 
 @pytest.mark.parametrize(
@@ -144,10 +150,11 @@ def test_configurations_survive_json(depth, rate, inputs, mix):
     copy = config_from_dict(json.loads(config_to_json(config)))
     assert copy == config
     assert copy.data.main_mel == config.data.main_mel, "the order survives"
-    assert set(differences(base, config)) <= {
-        "model.depth", "model.inputs", "optimizer.learning_rate", "data.mel_mix"
+    changed = {
+        "model.depth": (4, depth), "model.inputs": ("hybrid", inputs), "optimizer.learning_rate": (1e-3, rate),
+        "data.mel_mix": ({"original": 1.0}, mix),
     }  # fmt: skip
-    assert differences(base, config).get("data.mel_mix", ({"original": 1.0}, mix)) == ({"original": 1.0}, mix)
+    assert differences(base, config) == {key: (old, new) for key, (old, new) in changed.items() if old != new}
 
 
 def test_stored_configuration_of_another_version_names_the_key():

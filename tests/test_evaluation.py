@@ -29,7 +29,8 @@ from wgpt_jax.training.step import Scores, score_tokens
 def trained(tmp_path_factory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("evaluation")
     markov_dataset(folder / "data", train=20, validation=7, frames=(3, 300), max_frames=128)
-    train(tiny_config(training={"steps": 4}), folder / "data", folder / "run")
+    config = tiny_config(model={"output_codebooks": 2}, training={"steps": 4})
+    train(config, folder / "data", folder / "run")
     return folder / "run", folder / "data"
 
 
@@ -94,11 +95,12 @@ def test_scores_match_a_sum_by_hand(tmp_path):
     rng = np.random.default_rng(0)
     documents = [markov_document(f"d{i}", n, markov_matrix(), rng) for i, n in enumerate((5, 50, 33))]
     index = write_dataset(tmp_path, {"train": documents, "validation": documents}, max_frames=40)
-    table = np.round(rng.normal(size=(16, 16)) * 2)  # ties on purpose
+    table, fine_table = np.round(rng.normal(size=(2, 16, 16)) * 2)  # ties on purpose
 
     def eval_fn(params, batch, no_mel):
         previous = np.where(batch.starts, 0, batch.tokens[:, :-1, 0])
-        return score_tokens(jnp.asarray(table[previous], jnp.float32)[:, :, None], batch.codes(1))
+        logits = np.stack([table[previous], fine_table[batch.tokens[:, 1:, 0]]], axis=2)
+        return score_tokens(jnp.asarray(logits, jnp.float32), batch.codes(2))
 
     scores = score_split(
         eval_fn,
@@ -110,18 +112,83 @@ def test_scores_match_a_sum_by_hand(tmp_path):
         make_mesh(MeshConfig()),
         mel="original",
     )
-    log_table = table - np.log(np.exp(table).sum(axis=1, keepdims=True))
+
+    def by_hand(table, given, tokens):
+        log_table = table - np.log(np.exp(table).sum(axis=1, keepdims=True))
+        order = np.argsort(-table[given], axis=1, kind="stable")
+        hits = order == tokens[:, None]
+        return pytest.approx([-log_table[given, tokens].sum(), hits[:, 0].sum(), hits[:, :10].sum()], rel=1e-5)
+
     for document in documents:
-        tokens = document.tokens[:, 0].astype(int)
-        previous = np.concatenate([[0], tokens[:-1]])
+        tokens, fine = document.tokens.T.astype(int)
         row = scores.documents[document.name]
         assert row.frames == len(tokens)
-        assert row.nll == pytest.approx(-log_table[previous, tokens].sum(), rel=1e-5)
-        order = np.argsort(-table[previous], axis=1, kind="stable")
-        assert row.top1 == (order[:, 0] == tokens).sum()
-        assert row.top10 == (order[:, :10] == tokens[:, None]).any(axis=1).sum()
+        assert [row.nll, row.top1, row.top10] == by_hand(table, np.concatenate([[0], tokens[:-1]]), tokens)
+        assert row.fine == [by_hand(fine_table, tokens, fine)]
     assert scores.position_frames.sum() == sum(len(document.tokens) for document in documents)
     assert scores.position_frames[0] == 3, "only a document's first frame sees nothing"
+
+
+def three_codebooks() -> SplitScores:
+    """Two documents of three codebooks: of 2 frames, added one by one, and of 1 frame."""
+    scores = SplitScores(4)
+    frames = {
+        "a": [([1.0, 2.0, 4.0], [0, 9, 10]), ([3.0, 2.0, 0.0], [1, 0, 3])],
+        "b": [([2.0, 1.0, 6.0], [0, 0, 12])],
+    }
+    for name, rows in frames.items():
+        scores.documents[name] = DocumentScores(domain=name)
+        for nll, rank in rows:
+            scores.documents[name].add(np.array([nll], np.float32), np.array([rank]))
+    return scores
+
+
+def test_codebooks_are_summed_each_on_its_own_and_together():
+    scores = three_codebooks()
+    a, b = scores.documents["a"], scores.documents["b"]
+    assert a == DocumentScores("a", frames=2, nll=4.0, top1=1, top10=2, fine=[[4.0, 1.0, 2.0], [4.0, 0.0, 1.0]])
+    assert (a.total_nll, b.total_nll) == (12.0, 9.0)
+    summary = scores.summary(75.0)
+    expected = [
+        {"codebook": 1, "nll": 2.0, "ppl": math.exp(2), "top1": 2 / 3, "top10": 1.0},
+        {"codebook": 2, "nll": 5 / 3, "ppl": math.exp(5 / 3), "top1": 2 / 3, "top10": 1.0},
+        {"codebook": 3, "nll": 10 / 3, "ppl": math.exp(10 / 3), "top1": 0.0, "top10": 1 / 3},
+    ]
+    for row, by_hand in zip(summary["by_codebook"], expected, strict=True):
+        assert row == pytest.approx(by_hand)
+    assert (summary["nll"], summary["total_nll"]) == pytest.approx((2.0, 7.0))
+    assert summary["total_bits_per_second"] == pytest.approx(7.0 * 75 / math.log(2))
+    # Documents miss the mean of 7 per frame by 12 - 14 and 9 - 7; they have the coarse mean of 2 exactly.
+    assert summary["total_bits_per_second_stderr"] == pytest.approx(4 / 3 * 75 / math.log(2))
+    assert summary["nll_stderr"] == pytest.approx(0.0)
+    assert scores.summary(75.0, "b")["total_nll"] == 9.0
+
+
+def test_paired_difference_of_all_codebooks():
+    first, second = three_codebooks(), SplitScores(4)
+    second.documents = {
+        "a": DocumentScores("a", 2, nll=3.0, fine=[[4.0, 0.0, 0.0], [1.0, 0.0, 0.0]]),
+        "b": DocumentScores("b", 1, nll=2.0, fine=[[1.0, 0.0, 0.0], [2.0, 0.0, 0.0]]),
+    }
+    # By document 1 and 0 coarse nats of 2 and 1 frames, and 4 and 4 of all codebooks.
+    assert paired_difference(first, second) == pytest.approx((1 / 3, 2 / 9))
+    assert paired_difference(first, second, total=True) == pytest.approx((8 / 3, 8 / 9))
+
+
+def test_the_table_has_a_row_for_every_codebook_and_one_for_all(trained):
+    run, data = trained
+    summary = evaluate(run, data, progress=False).summary
+    part = format_table(summary).partition("\ncodebook ")[2].split("\n\n")[0]
+    rows = {line.split()[0]: line.split() for line in part.splitlines()}
+    sources = summary["by_mel_source"]
+    assert list(sources) == ["original", "null"]
+    for k in (1, 2):
+        shown = [float(value) for value in rows[str(k)][1:]]
+        assert shown == pytest.approx([row["by_codebook"][k - 1]["nll"] for row in sources.values()], abs=1e-4)
+    totals = [float(value) for value in rows["bits/s"][1:3]]
+    assert totals == pytest.approx([row["total_bits_per_second"] for row in sources.values()], abs=0.1)
+    for shown, column in zip(totals, zip(rows["1"][1:], rows["2"][1:], strict=True), strict=True):
+        assert shown == pytest.approx(sum(map(float, column)) * 75 / math.log(2), abs=0.1), "they add up"
 
 
 def test_a_target_among_nans_counts_as_wrong():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,9 +18,10 @@ from audio_samples import sound, write_audio
 from flax import nnx
 from synthetic import tiny_config
 
-from wgpt_jax.audio.codec_file import load_codec_decoder, save_codec_decoder
+from wgpt_jax.audio.codec_file import CodecDecoder, load_codec_decoder, save_codec_decoder
 from wgpt_jax.audio.mel import log_mel
 from wgpt_jax.cli import main as wgpt
+from wgpt_jax.closed_loop import generator as generator_module
 from wgpt_jax.closed_loop.generator import CHUNK_FRAMES, Generator, Prompt
 from wgpt_jax.closed_loop.loop import Given, Loop
 from wgpt_jax.closed_loop.sampling import make_sampling
@@ -77,15 +79,23 @@ def config_of(inputs: str, codebooks: int) -> Config:
     return tiny_config(inputs, model=model, data={"context": 24, "mel_mix": mix})
 
 
-def untrained(config: Config, data: Path, folder: Path) -> Path:
-    """A run as `wgpt train` leaves it, but for the training."""
+def untrained(config: Config, data: Path, folder: Path, broken: str | None = None) -> Path:
+    """A run as `wgpt train` leaves it, but for the training; the parameters whose name has `broken` in it are NaN."""
     index, mesh = load_index(data), make_mesh(MeshConfig(), jax.devices()[:1])
     optimizer = make_optimizer(config.optimizer, config.training.steps)
     abstract = abstract_state(config.model, optimizer, mesh)
     write_run(folder, new_run(config, index, {}))
     copy_codec(data, folder)
+    state = init_state(config.model, optimizer, mesh, abstract, seed=0)
+    if broken:
+        spoilt = {True: jnp.nan, False: 1.0}
+        state = state._replace(
+            params=jax.tree.map_with_path(
+                lambda path, x: x * spoilt[broken in jax.tree_util.keystr(path)], state.params
+            )
+        )
     with Checkpoints(folder / "checkpoints", config.checkpoint) as checkpoints:
-        checkpoints.save(init_state(config.model, optimizer, mesh, abstract, seed=0), {}, {}, None)
+        checkpoints.save(state, {}, {}, None)
     return folder
 
 
@@ -178,15 +188,54 @@ def test_greedy_is_the_limit_of_low_temperature(runs):
     np.testing.assert_array_equal(generate(runs["hybrid"], seconds=1, temperature=1e-4, seed=9)[1], greedy)
 
 
-def test_new_sampling_values_and_lengths_compile_nothing(runs):
+@pytest.fixture
+def compiled():
+    """Grows by one for every program that XLA is asked for, also where the cache on disk has it."""
+    events = []
+
+    def listen(event: str, seconds: float, **_) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            events.append(seconds)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield events
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def test_new_sampling_values_prompts_and_lengths_compile_nothing(runs, compiled):
     generator = Generator(runs["hybrid"])
+    before = len(compiled)
     generator.compile(1)
-    spent = generator.compile_seconds
-    for values in ({}, {"temperature": 0.5, "top_k": 3}, {"min_p": 0.1, "repetition_penalty": 2.0}):
-        window = {"repetition_window": 20} if "repetition_penalty" in values else {}
-        sampling = make_sampling(**values, **window, vocabulary=VOCABULARY)
-        assert sum(len(chunk.tokens[0]) for chunk in generator.stream(60, sampling=sampling)) == 60
-    assert generator.compile_seconds == spent
+    after = len(compiled)
+    assert after >= before + 2, "the start and the chunk: compiling is noticed"
+    prompt = Prompt(np.zeros(30 * HOP, np.float32), np.zeros((30, 1), np.int16))
+    for frames, values, given in (
+        (60, {}, None),
+        (CHUNK_FRAMES + 1, {"temperature": 0.5, "top_k": 3}, None),
+        (130, {"min_p": 0.1, "repetition_penalty": 2.0, "repetition_window": 20}, prompt),
+    ):
+        sampling = make_sampling(**values, vocabulary=VOCABULARY)
+        chunks = generator.stream(frames, sampling=sampling, prompt=given)
+        assert sum(len(chunk.tokens[0]) for chunk in chunks) == frames
+    assert len(compiled) == after
+
+
+def test_where_chunks_end_changes_nothing(runs, monkeypatch):
+    """Two and a half chunks, more than five times what attention looks back on, behind a prompt within the first."""
+    rng = np.random.default_rng(0)
+    prompt = Prompt(sound(1.0)[: 30 * HOP], rng.integers(VOCABULARY, size=(30, 2)).astype(np.int16))
+    frames = 5 * CHUNK_FRAMES // 2
+    outputs = []
+    for chunk_frames in (CHUNK_FRAMES, 7):
+        monkeypatch.setattr(generator_module, "CHUNK_FRAMES", chunk_frames)
+        stream = Generator(runs["hybrid2"]).stream(frames, sampling=make_sampling(vocabulary=VOCABULARY), prompt=prompt)
+        chunks = list(stream)
+        assert max(len(chunk.tokens[0]) for chunk in chunks) == chunk_frames
+        outputs.append([np.concatenate(parts, axis=1) for parts in zip(*chunks, strict=True)])
+    (tokens, samples), (other_tokens, other_samples) = outputs
+    assert tokens.shape == (1, frames, 2) and len(np.unique(tokens[0, 30:])) > 10
+    np.testing.assert_array_equal(other_tokens, tokens)
+    np.testing.assert_allclose(other_samples, samples, atol=1e-5 * np.abs(samples).max())
 
 
 def test_output_leads_with_the_prompts_own_samples_and_fades_into_the_decode(runs):
@@ -261,12 +310,17 @@ def test_the_command_writes_wav_and_png_and_says_how_fast(runs, tmp_path, capsys
     write_audio(tmp_path / "prompt.ogg", sound(1.0, 44100), 44100, format="OGG", subtype="VORBIS")
     flags = ["--prompt", str(tmp_path / "prompt.ogg"), "--prompt-seconds", "0.5", "--seconds", "1.2"]
     flags += ["--out", str(tmp_path / "sub" / "y.wav"), "--num-samples", "2", "--top-k", "5", "--json"]
+    begin = time.perf_counter()
     assert wgpt(["generate", str(runs["hybrid2"]), *flags]) == 0
+    wall = time.perf_counter() - begin
     summary = json.loads(capsys.readouterr().out)
     assert summary["files"] == [str(tmp_path / "sub" / f"y-{number}.wav") for number in (1, 2)]
     assert summary["seeds"] == [0, 1] and summary["mel_source"] == "codec2" and summary["codebooks"] == 2
     assert summary["prompt_seconds"] == pytest.approx(37 / 75) and summary["seconds"] == pytest.approx(1.2)
-    assert summary["real_time_factor"] == pytest.approx(summary["seconds"] / summary["generate_seconds"])
+    assert summary["compile_seconds"] > 0 and summary["generate_seconds"] > 0
+    assert summary["compile_seconds"] + summary["generate_seconds"] < wall, "each second is counted once"
+    assert summary["real_time_factor"] > 1.2 / (wall - summary["compile_seconds"])
+    assert summary["frames_per_second"] == pytest.approx(75 * summary["real_time_factor"]), "of each sample"
     for file in summary["files"]:
         info = soundfile.info(file)
         assert (info.samplerate, info.channels, info.subtype, info.frames) == (RATE, 1, "PCM_16", 90 * HOP)
@@ -299,16 +353,27 @@ def broken(runs, tmp_path) -> dict[str, Path]:
     write_audio(tmp_path / "nan.wav", nan, RATE, subtype="FLOAT")
     (tmp_path / "text.wav").write_text("no audio at all")
     (tmp_path / "empty.wav").touch()
-    unsaved, other, without = tmp_path / "unsaved", tmp_path / "other", tmp_path / "without"
-    for folder in (unsaved, other, without):
+    (tmp_path / "folder.wav").mkdir()
+    folders = {name: tmp_path / name for name in ("unsaved", "other", "without", "fewer", "moved")}
+    for folder in folders.values():
         folder.mkdir()
-        (folder / "run.json").write_bytes((runs["hybrid"] / "run.json").read_bytes())
-        (folder / "codec.safetensors").write_bytes((runs["hybrid"] / "codec.safetensors").read_bytes())
-    decoder = load_codec_decoder(other / "codec.safetensors")
+        for name in ("run.json", "codec.safetensors"):
+            shutil.copyfile(runs["hybrid2"] / name, folder / name)
+    decoder = load_codec_decoder(folders["other"] / "codec.safetensors")
     stranger = dataclasses.replace(decoder, spec=dataclasses.replace(decoder.spec, fingerprint="0" * 16))
-    save_codec_decoder(stranger, other / "codec.safetensors")
-    (without / "codec.safetensors").unlink()
-    return {"folder": tmp_path, "unsaved": unsaved, "other": other, "without": without}
+    save_codec_decoder(stranger, folders["other"] / "codec.safetensors")
+    first = {"codebooks": decoder.weights["codebooks"][:1], "silence": decoder.weights["silence"][:, :1]}
+    fewer = CodecDecoder(dataclasses.replace(decoder.spec, codebooks=1), decoder.weights | first)
+    save_codec_decoder(fewer, folders["fewer"] / "codec.safetensors")
+    (folders["without"] / "codec.safetensors").unlink()
+    rename_codec(folders["moved"], tmp_path / "gone")
+    return {"folder": tmp_path, **folders}
+
+
+def rename_codec(run: Path, name: Path) -> None:
+    fields = json.loads((run / "run.json").read_text())
+    fields["codec"]["name"] = str(name)
+    (run / "run.json").write_text(json.dumps(fields))
 
 
 @pytest.mark.parametrize(
@@ -321,6 +386,10 @@ def broken(runs, tmp_path) -> dict[str, Path]:
         ("hybrid", ["--prompt", "short.wav"], "shorter than one frame"),
         ("hybrid", ["--prompt", "good.wav", "--seconds", "1"], "ask for more, or shorten the prompt"),
         ("hybrid", ["--prompt", "good.wav", "--prompt-seconds", "0"], "--prompt-seconds 0"),
+        ("hybrid", ["--prompt", "good.wav", "--prompt-seconds", "inf"], "--prompt-seconds inf: ask for a positive"),
+        ("hybrid", ["--prompt", "good.wav", "--out", "good.wav"], "good.wav is the prompt itself"),
+        ("hybrid", ["--prompt", "good.wav", "--codec", "nowhere/at/all"], "no codec folder nowhere/at/all"),
+        ("hybrid", ["--prompt", "good.wav", "--codec", "bundled"], "is not the one the run was trained with"),
         ("hybrid", ["--prompt-seconds", "1"], "give --prompt as well"),
         ("hybrid", ["--seconds", "0"], "--seconds 0: ask for a positive number"),
         ("hybrid", ["--seconds", "nan"], "--seconds nan"),
@@ -329,6 +398,7 @@ def broken(runs, tmp_path) -> dict[str, Path]:
         ("hybrid", ["--num-samples", "0"], "--num-samples 0"),
         ("hybrid", ["--seed", "-1"], "--seed -1"),
         ("hybrid", ["--out", "y.mp3"], "ends in .wav"),
+        ("hybrid", ["--out", "folder.wav"], "folder.wav is a folder"),
         ("hybrid", ["--step", "7"], "no checkpoint of step 7"),
         ("hybrid", ["--step", "newest"], "--step 'newest' is no step"),
         ("tokens", ["--mode", "hybrid"], "token-only model"),
@@ -336,6 +406,8 @@ def broken(runs, tmp_path) -> dict[str, Path]:
         ("unsaved", [], "no checkpoint"),
         ("other", [], "but the run was trained with"),
         ("without", [], "there is no codec decoder"),
+        ("fewer", [], "has 1 codebooks, but the run emits 2"),
+        ("moved", ["--prompt", "good.wav"], "no codec folder"),
     ],
 )
 def test_mistakes_end_in_one_sentence_and_2(runs, broken, run, flags, message, capsys):
@@ -348,10 +420,44 @@ def test_mistakes_end_in_one_sentence_and_2(runs, broken, run, flags, message, c
     assert not (broken["folder"] / "out.wav").exists()
 
 
+def test_a_codec_that_has_moved_is_named_by_a_flag(runs, tmp_path, capsys):
+    write_audio(tmp_path / "prompt.wav", sound(0.5), RATE)
+    shutil.copytree(read_run(runs["hybrid"]).codec.name, tmp_path / "codec")
+    shutil.copytree(runs["hybrid"], tmp_path / "run")
+    rename_codec(tmp_path / "run", tmp_path / "gone")
+    flags = ["--prompt", str(tmp_path / "prompt.wav"), "--seconds", "0.6", "--temperature", "0"]
+    line = ["generate", str(tmp_path / "run"), *flags, "--out", str(tmp_path / "out.wav")]
+    assert wgpt(line) == 2
+    assert f"no codec folder {tmp_path / 'gone'}" in capsys.readouterr().err
+    assert wgpt([*line, "--codec", str(tmp_path / "codec")]) == 0
+    expected = generate(runs["hybrid"], tmp_path / "prompt.wav", seconds=0.6, temperature=0)[0]
+    np.testing.assert_allclose(soundfile.read(tmp_path / "out.wav")[0], expected[0].clip(-1, 1), atol=2**-15)
+
+
+@pytest.mark.parametrize(("codebooks", "broken"), [(1, "['head']"), (2, "['depformer']")])
+def test_a_broken_network_is_noticed(data, tmp_path, capsys, codebooks, broken):
+    run = untrained(config_of("hybrid", codebooks), data, tmp_path / "run", broken)
+    assert wgpt(["generate", str(run), "--seconds", "0.5", "--out", str(tmp_path / "out.wav"), "--json"]) == 1
+    out, error = capsys.readouterr()
+    assert "checkpoint 0 gives logits or samples that are not finite" in error and "Traceback" not in error
+    assert not out and len(error.strip().splitlines()) == 1
+
+
 def test_the_api_takes_arrays_and_refuses_what_is_no_signal(runs):
-    for prompt in (np.zeros((2, 9600), np.float32), np.full(9600, np.nan, np.float32)):
-        with pytest.raises(RequestError, match="finite samples"):
+    for prompt in (np.zeros((2, 9600), np.float32), np.full(9600, np.nan, np.float32), np.zeros(9600, np.int16)):
+        with pytest.raises(RequestError, match=r"float samples|not finite"):
             generate(runs["hybrid"], prompt=prompt, seconds=2)
-    with pytest.raises(RequestError, match="3 frames, 2 were asked for"):
-        prompt = Prompt(np.zeros(3 * HOP, np.float32), np.zeros((3, 1), np.int16))
-        next(Generator(runs["hybrid"]).stream(2, sampling=make_sampling(vocabulary=64), prompt=prompt))
+
+
+@pytest.mark.parametrize(
+    ("frames", "codebooks", "samples", "message"),
+    [
+        (6, 1, 6 * HOP, "6 frames of 1 codebooks .* the run needs 2 codebooks"),
+        (6, 2, 5 * HOP, f"{5 * HOP} samples; the run needs .* {HOP} samples per frame"),
+        (7, 2, 7 * HOP, "7 frames, 7 were asked for"),
+    ],
+)
+def test_prompts_that_do_not_fit_are_refused_by_the_api(runs, frames, codebooks, samples, message):
+    prompt = Prompt(np.zeros(samples, np.float32), np.zeros((frames, codebooks), np.int16))
+    with pytest.raises(RequestError, match=message):
+        next(Generator(runs["hybrid2"]).stream(7, sampling=make_sampling(vocabulary=64), prompt=prompt))

@@ -1,9 +1,11 @@
 """A folder of audio becomes a data set: complete, reproducible, resumable, and honest about what failed."""
 
 import ast
+import dataclasses
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,8 +21,10 @@ from transformers import EncodecModel
 from wgpt_jax.audio.clock import Clock
 from wgpt_jax.audio.codec_file import CODEC_NAME, load_codec_decoder
 from wgpt_jax.audio.mel import MelConfig, log_mel
-from wgpt_jax.data.index import SPLITS, file_sha256, load_index
+from wgpt_jax.config import load_config
+from wgpt_jax.data.index import SPLITS, DataIndex, file_sha256, load_index
 from wgpt_jax.data.ngrams import load_ngrams
+from wgpt_jax.data.pipeline import training_batches
 from wgpt_jax.errors import RequestError
 from wgpt_jax.prepare import plan as plan_module
 from wgpt_jax.prepare import stages
@@ -28,7 +32,9 @@ from wgpt_jax.prepare.codec import load_codec
 from wgpt_jax.prepare.main import main
 from wgpt_jax.prepare.shards import read_records
 from wgpt_jax.prepare.sources import decode_audio
+from wgpt_jax.prepare.summary import describe
 from wgpt_jax.prepare.verify import verify_prepared
+from wgpt_jax.runs import check_model_fits_data
 
 ROOT = Path(__file__).parents[1]
 CLOCK = Clock(24000, 320)
@@ -213,12 +219,38 @@ def test_the_codecs_decoder_lies_beside_the_data(several):
     assert (decoder.spec.fingerprint, decoder.spec.codebooks) == (codec.fingerprint, 4)
 
 
-def test_the_summary_names_the_mels_and_how_to_train_on_them(run, tmp_path, capsys):
+def try_next_command(summary: str, index: DataIndex, out: Path) -> list[str]:
+    """Follows the summary's last line as far as `wgpt train` does before it trains; returns the flags it needed."""
+    words = shlex.split(summary.strip().splitlines()[-1])
+    command = ["next", "wgpt", "train", "configs/demo_hybrid.py", "--data", str(out), "--workdir", "RUN"]
+    assert words[: len(command)] == command
+    flags = words[len(command) :]
+    config = load_config(ROOT / "configs/demo_hybrid.py", flags)
+    check_model_fits_data(config, index, out)
+    training_batches(out, index, config.data, batch=1).close()
+    assert config.data.main_mel in index.mel_sources
+    return flags
+
+
+def test_the_summary_names_the_mels_and_a_command_that_trains_on_them(run, tmp_path, capsys):
     write_audio(tmp_path / "audio" / "a.wav", sound(0.5), 24000)
-    assert run(tmp_path / "out", "--mel-sources", "codec2,codec1", source=tmp_path / "audio") == 0
-    out = capsys.readouterr().out
-    assert "mel     codec2, codec1 (64 bands)" in out
-    assert out.strip().endswith("--workdir RUN --data.mel-mix codec2 1"), "the default mix is the original's"
+    out = tmp_path / "out"
+    assert run(out, "--mel-sources", "codec2,codec1", source=tmp_path / "audio") == 0
+    summary = capsys.readouterr().out
+    assert "mel     codec2, codec1 (64 bands)" in summary
+    flags = try_next_command(summary, load_index(out), out)
+    assert flags == ["--data.mel-mix", "codec2", "1", "--model.vocabulary", "64"]
+
+
+@pytest.mark.parametrize("sources", [("original",), ("codec1",), ("original", "codec1"), ("codec4", "original")])
+@pytest.mark.parametrize(("entries", "codebooks", "bands"), [(1024, 8, 64), (64, 4, 64), (1024, 1, 80)])
+def test_the_next_command_fits_whatever_was_prepared(prepared, sources, entries, codebooks, bands):
+    index = load_index(prepared)
+    codec, mel = dataclasses.replace(index.codec, codebook_size=entries), dataclasses.replace(index.mel, bands=bands)
+    index = dataclasses.replace(index, codec=codec, codebooks=codebooks, mel=mel, mel_sources=sources)
+    flags = try_next_command(describe(index, [], prepared), index, prepared)
+    if (sources, entries, bands) == (("original", "codec1"), 1024, 64):
+        assert not flags, "what the demo makes needs none"
 
 
 def test_a_codec_that_looks_ahead_has_the_mel_of_the_original_only(run, tmp_path, capsys):
