@@ -140,7 +140,7 @@ def test_codecs_that_look_ahead_need_permission(name, tmp_path):
     samples = sound(1.5, rate=codec.clock.sample_rate)
     tokens = codec.encode(samples)
     assert len(tokens) == codec.clock.frames(len(samples))
-    if name != "like 32 kHz":
+    if name in ("like 48 kHz", "clip-normalised"):
         with pytest.raises(RequestError, match="cannot decode"):
             codec.decode(tokens)
 

@@ -340,7 +340,7 @@ def test_ctrl_c_leaves_a_file_that_plays_and_says_how_long_it_is(runs, tmp_path)
     error = process.communicate(timeout=60)[1]
     assert process.returncode == 130 and "Traceback" not in error
     seconds = soundfile.info(out).duration
-    assert seconds >= 4 and f"hold the first {seconds:.2f} s" in error
+    assert seconds >= 4 and f"kept the first {seconds:.2f} s" in error
 
 
 @pytest.fixture

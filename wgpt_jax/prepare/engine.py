@@ -48,6 +48,7 @@ def run_tasks(work: Callable[[Task], Result], tasks: Sequence[Task], workers: in
         pool.shutdown(wait=False, cancel_futures=True)
         for child in set(multiprocessing.active_children()) - others:
             child.kill()
+            child.join()
 
 
 def available_cores() -> int:
