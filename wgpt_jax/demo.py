@@ -87,7 +87,7 @@ def demo(args: DemoArgs) -> None:
     for name in MODELS:
         _wgpt("evaluate", work / name, "--data", data)
     _heading("5/6  Proof of causality: noise after frame t changes nothing up to t")
-    _tool("tools/verify_causality.py", "--data", data, "--run", work / "hybrid")
+    _tool("tools/verify_causality.py", "--data", data, "--run", work / "hybrid", "--documents", "2")
     _heading("6/6  Generation: the hybrid hears itself, from nothing and after a held-out prompt")
     sounds = {"from_nothing.wav": ["--seconds", f"{_NEW_SECONDS:g}"], "continued.wav": _prompt(audio, data, index)}
     for name, prompt in sounds.items():
