@@ -19,6 +19,7 @@ from wgpt_jax.closed_loop.generator import Chunk, Generator, Prompt, check_codec
 from wgpt_jax.closed_loop.request import GenerateArgs, Mode, SamplingConfig
 from wgpt_jax.closed_loop.sampling import Sampling, make_sampling
 from wgpt_jax.errors import RequestError, WorkError
+from wgpt_jax.interrupt import hold_interrupts
 from wgpt_jax.plots import plot_generated
 from wgpt_jax.runs import RunInfo, read_run
 
@@ -235,11 +236,12 @@ def _write(
         begin = time.perf_counter()
         try:
             for chunk in request.stream(generator):
-                for writer, samples in zip(writers, chunk.samples, strict=True):
-                    writer.write(samples)
+                with hold_interrupts():  # the files are as long as we say
+                    for writer, samples in zip(writers, chunk.samples, strict=True):
+                        writer.write(samples)
+                    done += chunk.tokens.shape[1]
                 tokens.append(chunk.tokens)
                 mels.append(slices(chunk.samples))
-                done += chunk.tokens.shape[1]
                 spent = time.perf_counter() - begin
                 bar.set_postfix_str(f"{clock.seconds(done) / spent:.2f}x real time", refresh=False)
                 bar.update(clock.seconds(chunk.tokens.shape[1]))

@@ -30,7 +30,7 @@ from wgpt_jax.runs import (
     write_run,
 )
 from wgpt_jax.training.checkpoint import Checkpoints
-from wgpt_jax.training.interrupt import Interrupt, deaf_to_interrupts
+from wgpt_jax.interrupt import Interrupt, deaf_to_interrupts
 from wgpt_jax.training.logs import RunLog, Throughput
 from wgpt_jax.training.optimizer import make_optimizer
 from wgpt_jax.training.state import (

@@ -1,4 +1,4 @@
-"""Signals: one asks training to stop after its step, a second one ends it at once."""
+"""Signals: asked to stop training after its step, held back over what must not be cut in two, kept from workers."""
 
 import contextlib
 import signal
@@ -47,3 +47,24 @@ def deaf_to_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, handler)
+
+
+@contextlib.contextmanager
+def hold_interrupts() -> Iterator[None]:
+    """Lets a Ctrl-C that comes inside have its effect at the end, so that what is done there is done whole."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came = False
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        nonlocal came
+        came = True
+
+    handler = signal.signal(signal.SIGINT, remember)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if came:
+        signal.raise_signal(signal.SIGINT)
