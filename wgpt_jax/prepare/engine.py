@@ -45,10 +45,9 @@ def run_tasks(work: Callable[[Task], Result], tasks: Sequence[Task], workers: in
             "what was finished is kept, the same command continues"
         ) from error
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
         for child in set(multiprocessing.active_children()) - others:
             child.kill()
-            child.join()
+        pool.shutdown(cancel_futures=True)  # waits: its own thread collects the processes, and two would race
 
 
 def available_cores() -> int:

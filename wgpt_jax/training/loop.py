@@ -17,6 +17,7 @@ from wgpt_jax.data.ngrams import load_ngrams
 from wgpt_jax.data.pipeline import describe_damage, open_split, training_batches
 from wgpt_jax.errors import WorkError
 from wgpt_jax.evaluation import main_source, score_split
+from wgpt_jax.interrupt import Interrupt, deaf_to_interrupts
 from wgpt_jax.parallel.mesh import check_mesh_fits, make_mesh, to_devices
 from wgpt_jax.runs import (
     RunFolder,
@@ -30,7 +31,6 @@ from wgpt_jax.runs import (
     write_run,
 )
 from wgpt_jax.training.checkpoint import Checkpoints
-from wgpt_jax.interrupt import Interrupt, deaf_to_interrupts
 from wgpt_jax.training.logs import RunLog, Throughput
 from wgpt_jax.training.optimizer import make_optimizer
 from wgpt_jax.training.state import (
