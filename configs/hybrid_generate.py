@@ -8,10 +8,14 @@
 show the mel of the 8-codebook decode, which is what generation feeds back; the other half the original's. One window in
 ten shows the null mel, so that `--mode tokens` works too. docs/generation.md says why. Needs one accelerator; not yet
 run by us at this size.
+
+64 windows of 1024 frames, 65,536 frames a step. On v5e:2x2 (4 chips): 2.53 GiB of 15.75 per chip, at most 56 % MFU by
+the roofline (`tools/compile_for.py configs/hybrid_generate.py --quick`).
 """
 
 from wgpt_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainingConfig
 
+target = "v5e:2x2"
 config = Config(
     model=ModelConfig(
         inputs="hybrid", width=256, depth=4, heads=4, hidden=1024, mel_width=96, mel_depth=2, mel_heads=2,

@@ -4,10 +4,14 @@
 
 The decoder of configs/paper_hybrid.py without the mel branch. Published: 2.02 nats on LibriSpeech, 2.78 on music. Needs
 one accelerator; not yet run by us on LibriSpeech.
+
+64 windows of 1024 frames, 65,536 frames a step. On v5e:2x2 (4 chips): 1.80 GiB of 15.75 per chip, at most 67 % MFU by
+the roofline (`tools/compile_for.py configs/paper_gpt_s.py --quick`).
 """
 
 from wgpt_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainingConfig
 
+target = "v5e:2x2"
 config = Config(
     model=ModelConfig(inputs="tokens", width=256, depth=4, heads=4, hidden=1024),
     data=DataConfig(context=1024, workers=2),

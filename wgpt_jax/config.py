@@ -87,8 +87,10 @@ class ModelConfig:
     """Attention heads of the depth transformer."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Compute type; auto is bfloat16 on TPU and GPU, float32 on CPU. Parameters are always float32."""
+    attention: Literal["auto", "einsum", "splash", "cudnn"] = "auto"
+    """Kernel over whole windows; auto is splash on TPU, cuDNN's flash on GPU in bfloat16, einsum elsewhere."""
     remat: Literal["none", "dots", "full"] = "none"
-    """What a block recomputes in the backward pass: nothing, all but matrix products, everything."""
+    """What a block recomputes in the backward pass: nothing, all but matrix products and attention, everything."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +120,8 @@ class TrainingConfig:
     """Optimiser steps."""
     batch: int = 32
     """Windows per step over all devices and hosts, B."""
+    microbatches: int = 1
+    """Parts that a step's batch is computed in, one after the other: less memory, the same step."""
     seed: int = 0
     """Seed of the initialisation and of everything random in a step."""
     eval_every: int = 500
@@ -230,7 +234,7 @@ _AT_LEAST = (
     ("data.context", 1),
     ("data.workers", 0),
     ("data.shuffle_seed", 0),
-    *((f"training.{name}", low) for name, low in (("steps", 1), ("batch", 1), ("seed", 0))),
+    *((f"training.{name}", low) for name, low in (("steps", 1), ("batch", 1), ("microbatches", 1), ("seed", 0))),
     *((f"training.{name}", 0) for name in ("eval_every", "eval_windows")),
     ("optimizer.warmup", 0),
     *((f"checkpoint.{name}", low) for name, low in (("every", 1), ("keep", 1), ("keep_every", 0))),
@@ -274,18 +278,35 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 def read_config_file(path: str | Path) -> Config:
     """Runs a configuration file and returns its ``config``, unchecked."""
+    config = _run_file(path).get("config")
+    if not isinstance(config, Config):
+        raise RequestError(f"{path} must define `config`, a wgpt_jax.config.Config")
+    return config_from_dict(dataclasses.asdict(config))  # checks the types
+
+
+def read_target(path: str | Path) -> str | None:
+    """The topology that a configuration file says it is made for (``target = "v5e:16x16"``), if it does.
+
+    Raises:
+        RequestError: if the file is missing or fails, or its target is no text.
+    """
+    target = _run_file(path).get("target")
+    if not isinstance(target, str | None):
+        raise RequestError(f"{path}: target is {target!r}, must be a topology, as in 'v5e:16x16'")
+    return target
+
+
+def _run_file(path: str | Path) -> dict[str, Any]:
+    """What a configuration file defines."""
     path = Path(path)
     if not path.is_file():
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.py")], n=1)
         hint = f"; did you mean {path.parent / near[0]}?" if near else ""
         raise RequestError(f"no configuration file {path}{hint}")
     try:
-        config = runpy.run_path(str(path)).get("config")
+        return runpy.run_path(str(path))
     except Exception as error:
         raise RequestError(f"{path} failed: {type(error).__name__}: {error}{_meant(error)}") from error
-    if not isinstance(config, Config):
-        raise RequestError(f"{path} must define `config`, a wgpt_jax.config.Config")
-    return config_from_dict(dataclasses.asdict(config))  # checks the types
 
 
 def _meant(error: Exception) -> str:

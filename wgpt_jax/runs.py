@@ -6,6 +6,7 @@ metrics.jsonl     one line per logged step, one per evaluation
 tensorboard/      the same as event files
 loss.png          loss curves
 evaluation/       one JSON and one per-document JSON-lines file per `wgpt evaluate`
+logs/             what the processes above 0 print, if there are several
 codec.safetensors the codec's decoder, for `wgpt generate`
 """
 
@@ -26,7 +27,10 @@ from wgpt_jax.data.index import CodecInfo, DataIndex
 from wgpt_jax.errors import RequestError
 
 RUN_VERSION = 1
-_FREE = ("training.steps", "training.eval_every", "training.eval_windows", "data.workers")
+_FREE = (
+    *("training.steps", "training.eval_every", "training.eval_windows", "training.microbatches"),
+    *("data.workers", "model.attention", "model.remat"),
+)
 _FREE_GROUPS = ("checkpoint.", "logging.", "mesh.")
 
 
@@ -97,6 +101,15 @@ class RunFolder:
     def evaluation(self) -> Path:
         """Folder of evaluation results."""
         return self.path / "evaluation"
+
+    @property
+    def logs(self) -> Path:
+        """Folder of the logs of the processes above 0."""
+        return self.path / "logs"
+
+    def log_of(self, process: int) -> Path:
+        """What a process prints."""
+        return self.logs / f"process-{process:04}.log"
 
 
 def training_data_fingerprint(index: DataIndex) -> str:

@@ -8,6 +8,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from wgpt_jax.model.splash import LANES, splash_attention
+from wgpt_jax.parallel.mesh import over_mesh, platform
+
 
 def rotate(x: jax.Array, positions: jax.Array, base: float) -> jax.Array:
     """Rotary position embedding (Su et al., arXiv 2104.09864), halves convention.
@@ -28,24 +31,61 @@ def rotate(x: jax.Array, positions: jax.Array, base: float) -> jax.Array:
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], -1).astype(x.dtype)
 
 
-def attend(query: jax.Array, key: jax.Array, value: jax.Array, segment_ids: jax.Array) -> jax.Array:
+def attend(
+    query: jax.Array, key: jax.Array, value: jax.Array, segment_ids: jax.Array, kernel: str = "auto"
+) -> jax.Array:
     """Softmax attention to positions at or before the query's own, in the same segment.
 
     Args:
         query, key, value: [B, T, H, C].
         segment_ids: int32 [B, T].
+        kernel: ``einsum``, ``splash`` (TPU), ``cudnn`` (GPU), or ``auto``: what suits the platform compiled for.
 
     Returns:
         [B, T, H, C] in the type of ``value``; the softmax is float32.
     """
+    return KERNELS[kernel_for(query, kernel)](query, key, value, segment_ids)
+
+
+def kernel_for(query: jax.Array, asked: str = "auto") -> str:
+    """The kernel that :func:`attend` takes: short sequences never need more than the einsum."""
+    _, t, _, c = query.shape
+    if t < LANES:
+        return "einsum"
+    if asked != "auto":
+        return asked
+    if platform() == "tpu":
+        return "splash"
+    # What cuDNN 9 takes: jax._src.cudnn.fused_attention_stablehlo, jax 0.10.
+    suits_cudnn = query.dtype == jnp.bfloat16 and t % 2 == 0 and c % 8 == 0 and c <= 128
+    return "cudnn" if platform() == "gpu" and suits_cudnn else "einsum"
+
+
+def einsum_attention(query: jax.Array, key: jax.Array, value: jax.Array, segment_ids: jax.Array) -> jax.Array:
+    """:func:`attend` by two matrix products and the whole [B, H, T, S] of weights between them."""
     logits = jnp.einsum("bthc,bshc->bhts", query, key, preferred_element_type=jnp.float32)
     logits = logits * query.shape[-1] ** -0.5
+    # The lowest finite value, not -inf: a query always sees itself, so masked weights become exact zeros.
     steps = jnp.arange(query.shape[1])
     visible = (steps[:, None] >= steps) & (segment_ids[:, :, None] == segment_ids[:, None, :])
-    # The lowest finite value, not -inf: a query always sees itself, so masked weights become exact zeros.
     logits = jnp.where(visible[:, None], logits, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
     return jnp.einsum("bhts,bshc->bthc", weights, value)
+
+
+def cudnn_attention(query: jax.Array, key: jax.Array, value: jax.Array, segment_ids: jax.Array) -> jax.Array:
+    """:func:`attend` by cuDNN's flash attention, through ``jax.nn.dot_product_attention``; T even, bfloat16."""
+
+    def local(query: jax.Array, key: jax.Array, value: jax.Array, segment_ids: jax.Array) -> jax.Array:
+        # cuDNN knows no segments: they are a mask. Causality is not in it, so that blocks of the future are skipped.
+        same = (segment_ids[:, :, None] == segment_ids[:, None, :])[:, None]
+        return jax.nn.dot_product_attention(query, key, value, mask=same, is_causal=True, implementation="cudnn")
+
+    # By itself the call's backward pass leaves it to its surroundings how its operands are split.
+    return over_mesh(local, heads_axis=2)(query, key, value, segment_ids)
+
+
+KERNELS = {"einsum": einsum_attention, "splash": splash_attention, "cudnn": cudnn_attention}
 
 
 class KeyValueCache(NamedTuple):

@@ -11,7 +11,7 @@ from wgpt_jax.config import ModelConfig
 from wgpt_jax.data.batch import Batch
 from wgpt_jax.model.depformer import Depformer
 from wgpt_jax.model.layers import BlockConfig, Einsum, RMSNorm, Stack
-from wgpt_jax.parallel.mesh import replicate
+from wgpt_jax.parallel.mesh import platform, replicate
 
 
 class MelBranch(nnx.Module):
@@ -93,6 +93,7 @@ class Decoder(nnx.Module):
             dropout=config.dropout,
             rope_base=config.rope_base,
             dtype=dtype,
+            attention=config.attention,
             depth=config.depth,
         )
         self.stack = Stack(blocks, rngs, config.remat)
@@ -168,5 +169,5 @@ class Decoder(nnx.Module):
 def compute_dtype(config: ModelConfig) -> jnp.dtype:
     """The type activations are computed in: bfloat16 on accelerators unless the configuration says otherwise."""
     if config.dtype == "auto":
-        return jnp.dtype(jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16)
+        return jnp.dtype(jnp.float32 if platform() == "cpu" else jnp.bfloat16)
     return jnp.dtype(config.dtype)

@@ -14,6 +14,8 @@ from flax import nnx
 
 from wgpt_jax.config import ModelConfig
 from wgpt_jax.model.attention import KeyValueCache, attend, attend_cached, rotate
+from wgpt_jax.model.splash import RESIDUALS
+from wgpt_jax.parallel.mesh import split_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,13 +29,15 @@ class BlockConfig:
     dropout: float
     rope_base: float
     dtype: jnp.dtype
+    attention: str
+    """Kernel of full-sequence attention, as in the configuration."""
     depth: int
     """Blocks in the stack: the residual branches start smaller by its square root (GPT-2, section 2.3)."""
 
     @classmethod
     def narrow(cls, config: ModelConfig, dtype: jnp.dtype, width: int, heads: int, depth: int) -> "BlockConfig":
         """Blocks beside the decoder's own (mel branch, depth transformer): GELU, four times as wide inside."""
-        return cls(width, heads, 4 * width, "gelu", config.dropout, config.rope_base, dtype, depth)
+        return cls(width, heads, 4 * width, "gelu", config.dropout, config.rope_base, dtype, config.attention, depth)
 
 
 class Einsum(nnx.Module):
@@ -72,7 +76,7 @@ class Attention(nnx.Module):
 
     def __init__(self, config: BlockConfig, rngs):
         d, h, c = config.width, config.heads, config.width // config.heads
-        self.rope_base = config.rope_base
+        self.rope_base, self.kernel = config.rope_base, config.attention
         make = partial(Einsum, dtype=config.dtype, rngs=rngs, fan_in=d)
         self.qkv = make("btd,dnhc->btnhc", (d, 3, h, c), ("embed", None, "heads", None))
         # `k` is C: einsum contracts in alphabetical order, and c before h would transpose the kernel at every step.
@@ -80,7 +84,7 @@ class Attention(nnx.Module):
 
     def __call__(self, x: jax.Array, segment_ids: jax.Array, positions: jax.Array) -> jax.Array:
         """[B, T, D] -> [B, T, D]."""
-        return self.out(attend(*self._heads(x, positions), segment_ids))
+        return self.out(attend(*self._heads(x, positions), segment_ids, self.kernel))
 
     def step(self, x, cache: KeyValueCache, slot, visible, positions) -> tuple[jax.Array, KeyValueCache]:
         """One position: [B, 1, D] -> [B, 1, D]; see :meth:`Block.step`."""
@@ -159,9 +163,13 @@ def drop(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
     return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
 
 
+_POLICIES = jax.checkpoint_policies
 REMAT_POLICIES = {
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    "full": jax.checkpoint_policies.nothing_saveable,
+    # With what splash's backward kernels need: its forward kernel is no matrix product to the policy.
+    "dots": _POLICIES.save_from_both_policies(
+        _POLICIES.dots_with_no_batch_dims_saveable, _POLICIES.save_only_these_names(RESIDUALS)
+    ),
+    "full": _POLICIES.nothing_saveable,
 }
 
 
@@ -185,11 +193,11 @@ class Stack(nnx.Module):
 
         def body(x, layer):
             parameters, key = layer
-            return nnx.merge(graph, parameters)(x, segment_ids, positions, key), None
+            return split_rows(nnx.merge(graph, parameters)(x, segment_ids, positions, key)), None
 
         if self.remat != "none":
             body = jax.checkpoint(body, prevent_cse=False, policy=REMAT_POLICIES[self.remat])
-        return jax.lax.scan(body, x, (stacked, keys))[0]
+        return jax.lax.scan(body, split_rows(x), (stacked, keys))[0]
 
     def unrolled(self) -> list[Block]:
         """The blocks one by one: a cached step reads each one's own arrays, stacked caches would be copied whole."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -53,9 +53,41 @@ def drawn_frames(key: jax.Array, weights: jax.Array, fraction: float) -> tuple[j
     return frames, drawn * count / jnp.maximum(jnp.sum(drawn, axis=1, keepdims=True), 1)
 
 
+class MeshProgram:
+    """A jitted function that is always traced and called inside its mesh."""
+
+    def __init__(self, jitted: Callable, mesh: Mesh):
+        self.jitted, self.mesh = jitted, mesh
+
+    def __call__(self, *args: Any) -> Any:
+        """The function's value."""
+        with sharded(self.mesh):
+            return self.jitted(*args)
+
+    def lower(self, *args: Any) -> jax.stages.Lowered:
+        """``jax.jit(...).lower``, which takes shapes in place of arrays."""
+        with sharded(self.mesh):
+            return self.jitted.lower(*args)
+
+
+class _Part(NamedTuple):
+    """Rows of a batch, with what was drawn for them: drawn for the whole batch, so that parts do not change it."""
+
+    batch: Batch
+    null_mel: jax.Array | None
+    drawn: tuple[jax.Array, jax.Array] | None
+    row: jax.Array
+    """int32 [B], index in the whole batch."""
+
+
+def _sum_nll(logits: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
+    """[..., V], int [..., K], bool or float [...] -> [K], the weighted sum over all but the last axis."""
+    return jnp.sum((token_nll(logits, targets) * weights[..., None]).reshape(-1, targets.shape[-1]), axis=0)
+
+
 def make_train_step(
     config: Config, graph: nnx.GraphDef, optimizer: optax.GradientTransformation, mesh: Mesh, abstract: TrainState
-) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+) -> MeshProgram:
     """The jitted step: (state, batch) -> (next state, metrics); the state's buffers are donated.
 
     Metrics are float32: ``loss`` (nats per token over the global batch, the mean over the output codebooks K),
@@ -63,43 +95,46 @@ def make_train_step(
     ``learning_rate``, ``frames`` (frames predicted).
     """
     schedule = learning_rate(config.optimizer, config.training.steps)
-    codebooks = config.model.output_codebooks
+    codebooks, rows, parts = config.model.output_codebooks, config.training.batch, config.training.microbatches
 
-    def mean_nll(logits: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
-        """[..., V], int [...], bool [...] -> [K], the mean over all but the last axis of the targets."""
-        nll = (token_nll(logits, targets) * weights[..., None]).reshape(-1, targets.shape[-1])
-        return jnp.sum(nll, axis=0) / jnp.maximum(jnp.sum(weights), 1)
+    def loss_of(params: nnx.State, part: _Part, frames: jax.Array, key: jax.Array | None):
+        """What a part of the batch adds to the loss and to the NLL [K], both means over all its frames, float32 []."""
+        model, batch = nnx.merge(graph, params), part.batch
+        # Every part drops its own; its first row says which it is.
+        key = None if key is None else jax.random.fold_in(key, part.row[0])
+        hidden = model.hidden(batch, null_mel=part.null_mel, dropout_key=key)
+        nll = _sum_nll(model.head(hidden)[:, :, None], batch.codes(1), batch.weights)
+        if codebooks > 1:
+            drawn, weights = part.drawn
+            hidden, codes = (jnp.take_along_axis(x, drawn[..., None], axis=1) for x in (hidden, batch.codes(codebooks)))
+            flat = hidden.reshape(-1, hidden.shape[-1]), codes.reshape(-1, codebooks)
+            fine = model.depformer(*flat, None if key is None else jax.random.fold_in(key, 2))
+            nll = jnp.concatenate([nll, _sum_nll(fine, flat[1][:, 1:], weights.reshape(-1))])
+        nll = nll / jnp.maximum(frames, 1)
+        return jnp.mean(nll), nll
+
+    gradient = optax.microbatching.microbatch(
+        jax.value_and_grad(loss_of, has_aux=True), argnums=1, microbatch_size=rows // parts if parts > 1 else None
+    )
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(config.training.seed), state.step)
         mel_key, dropout_key = jax.random.split(key)
+        drawn = None
+        if codebooks > 1:
+            fraction = config.training.depformer_fraction
+            drawn = drawn_frames(jax.random.fold_in(key, 2), batch.weights, fraction)
         null_mel = null_mel_mask(config.model, mel_key, batch.segment_ids.shape)
-        dropout_key = dropout_key if config.model.dropout else None
-
-        def loss_fn(params):
-            model = nnx.merge(graph, params)
-            hidden = model.hidden(batch, null_mel=null_mel, dropout_key=dropout_key)
-            nll = mean_nll(model.head(hidden)[:, :, None], batch.codes(1), batch.weights)
-            if codebooks > 1:
-                fraction = config.training.depformer_fraction
-                frames, weights = drawn_frames(jax.random.fold_in(key, 2), batch.weights, fraction)
-                hidden, codes = (
-                    jnp.take_along_axis(x, frames[..., None], axis=1) for x in (hidden, batch.codes(codebooks))
-                )
-                flat = hidden.reshape(-1, hidden.shape[-1]), codes.reshape(-1, codebooks)
-                fine_key = None if dropout_key is None else jax.random.fold_in(dropout_key, 2)
-                fine = model.depformer(*flat, fine_key)
-                nll = jnp.concatenate([nll, mean_nll(fine, flat[1][:, 1:], weights.reshape(-1))])
-            return jnp.mean(nll), nll
-
-        (loss, nll), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        part = _Part(batch, null_mel, drawn, jnp.arange(rows))
+        frames = jnp.sum(batch.weights).astype(jnp.float32)
+        (loss, nll), grads = gradient(state.params, part, frames, dropout_key if config.model.dropout else None)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         metrics = {
             "loss": loss,
             "nll": nll,
             "grad_norm": optax.tree.norm(grads),
             "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
-            "frames": jnp.sum(batch.weights).astype(jnp.float32),
+            "frames": frames,
         }
         return TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state), metrics
 
@@ -110,7 +145,7 @@ def make_train_step(
         out_shardings=(shardings, NamedSharding(mesh, P())),
         donate_argnums=0,
     )
-    return _in_mesh(jitted, mesh)
+    return MeshProgram(jitted, mesh)
 
 
 class Scores(NamedTuple):
@@ -134,7 +169,7 @@ def score_tokens(logits: jax.Array, targets: jax.Array) -> Scores:
 
 def make_eval_step(
     config: ModelConfig, graph: nnx.GraphDef, mesh: Mesh, params: nnx.State
-) -> Callable[[nnx.State, Batch, jax.Array], Scores]:
+) -> MeshProgram:
     """The jitted evaluation: (parameters, batch, no_mel) -> scores of each position.
 
     ``no_mel`` (bool []) replaces every slice by the null mel: the token-only mode of a hybrid network.
@@ -148,12 +183,4 @@ def make_eval_step(
     everywhere = NamedSharding(mesh, P())
     shardings = shardings_of(params)
     jitted = jax.jit(step, in_shardings=(shardings, batch_sharding(mesh), everywhere), out_shardings=everywhere)
-    return _in_mesh(jitted, mesh)
-
-
-def _in_mesh(function: Callable, mesh: Mesh) -> Callable:
-    def call(*args):
-        with sharded(mesh):
-            return function(*args)
-
-    return call
+    return MeshProgram(jitted, mesh)
