@@ -10,7 +10,7 @@ from synthetic import tiny_config
 
 from wgpt_jax.config import MeshConfig
 from wgpt_jax.errors import RequestError
-from wgpt_jax.model.attention import attend, kernel_for
+from wgpt_jax.model.attention import KERNELS, attend, kernel_for
 from wgpt_jax.parallel.mesh import check_mesh_fits, make_mesh, sharded
 
 SEGMENTS = (0.3, 0.35, 0.2)  # of T; the rest is padding, segment 0
@@ -63,6 +63,39 @@ def test_a_kernel_computes_causal_attention_within_segments(kernel, t, channels,
     np.testing.assert_allclose(output, expected, atol=2e-5)
     for mine, reference in zip(ours, gradients, strict=True):
         np.testing.assert_allclose(mine, reference, atol=5e-5)
+
+
+def test_what_cudnn_is_asked_for_is_causal_attention_within_segments(monkeypatch):
+    """cuDNN needs a GPU; the same call by XLA shows that mask and causality mean what they should."""
+    asked = []
+
+    def by_xla(*args, implementation, **kwargs):
+        asked.append(implementation)
+        return dot_product_attention(*args, implementation="xla", **kwargs)
+
+    dot_product_attention = jax.nn.dot_product_attention
+    monkeypatch.setattr(jax.nn, "dot_product_attention", by_xla)
+    query, key, value, weights = np.random.default_rng(0).normal(size=(4, 1, 10, 2, 8)).astype(np.float32)
+    segment_ids = np.array([[1, 1, 1, 2, 2, 2, 2, 0, 0, 0]], np.int32)
+    expected, _ = numpy_attention(query, key, value, segment_ids, weights)
+    np.testing.assert_allclose(KERNELS["cudnn"](query, key, value, segment_ids), expected, atol=2e-6)
+    assert asked == ["cudnn"]
+
+
+@pytest.mark.parametrize(
+    ("t", "channels", "dtype", "kernel"),
+    [
+        (256, 64, jnp.bfloat16, "cudnn"),
+        (256, 48, jnp.bfloat16, "cudnn"),
+        (256, 64, jnp.float32, "einsum"),
+        (255, 64, jnp.bfloat16, "einsum"),
+        (256, 60, jnp.bfloat16, "einsum"),
+        (256, 256, jnp.bfloat16, "einsum"),
+    ],
+)
+def test_on_a_gpu_cudnn_gets_what_it_can_take(monkeypatch, t, channels, dtype, kernel):
+    monkeypatch.setattr("wgpt_jax.model.attention.platform", lambda: "gpu")
+    assert kernel_for(jax.ShapeDtypeStruct((1, t, 1, channels), dtype)) == kernel
 
 
 def test_the_platform_chooses_and_short_sequences_take_the_einsum():

@@ -15,6 +15,7 @@ from flax import nnx
 from scipy.special import log_softmax
 from synthetic import entropy_rate, markov_dataset, markov_document, markov_matrix, tiny_config, write_dataset
 
+from wgpt_jax.ahead.topology import topology_devices
 from wgpt_jax.config import MeshConfig
 from wgpt_jax.data.index import load_index, save_index
 from wgpt_jax.data.pipeline import training_batches
@@ -273,9 +274,12 @@ def test_logged_nll_of_each_codebook_is_that_of_the_models_logits(run, tmp_path)
 
 def test_mesh_that_cannot_split_the_model_is_refused():
     devices = jax.devices() * 2
-    mesh = jax.sharding.AbstractMesh((1, 1, 2), ("data", "fsdp", "tensor"))
+    mesh = make_mesh(MeshConfig(1, 1, 2), topology_devices("v5e:2x2")[:2])
     with pytest.raises(RequestError, match=r"model\.heads 3 is not a multiple of 2 \(mesh\.tensor\)"):
         check_mesh_fits(tiny_config(model={"width": 18, "heads": 3}), mesh)
+    parts = tiny_config(training={"batch": 8, "microbatches": 3})
+    with pytest.raises(RequestError, match=r"training\.batch 8 is not a multiple of 3 .*training\.microbatches"):
+        check_mesh_fits(parts, mesh)
     with pytest.raises(RequestError, match=r"mesh\.data 3"):
         make_mesh(MeshConfig(data=3), devices)
 
