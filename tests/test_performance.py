@@ -306,6 +306,15 @@ def test_a_window_counts_the_runs_steps_and_says_if_it_was_not_reached(data, tmp
     assert traced_steps(tmp_path / "run/profile") == ["7"]
 
 
+def test_a_profile_that_cannot_be_written_ends_no_run(data, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/profile").write_text("in the way")
+    assert train(tiny_config(training={"steps": 4, "eval_every": 0}), data, tmp_path / "run", profile="1:2") == 4
+    captured = capsys.readouterr().out
+    assert f"warning: no profile could be written to {tmp_path / 'run/profile'}" in captured
+    assert "profile of steps" not in captured
+
+
 @pytest.mark.parametrize(
     ("window", "meant"),
     [

@@ -61,7 +61,7 @@ def equal(first, second) -> bool:
 
 
 def without_speed(path):
-    return [{k: v for k, v in row.items() if k != "frames_per_second"} for row in read_metrics(path)]
+    return [{k: v for k, v in row.items() if not k.startswith("frames_per_second")} for row in read_metrics(path)]
 
 
 # Everything random is on; 5 steps are not a whole epoch of the data.

@@ -14,6 +14,7 @@ from wgpt_jax.closed_loop.request import GenerateArgs
 from wgpt_jax.command import guarded, run_command
 from wgpt_jax.config import Config, read_config_file
 from wgpt_jax.errors import RequestError
+from wgpt_jax.parallel.place import HostFlags
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +31,9 @@ class TrainArgs:
     workdir: Path
     """Run folder: checkpoints, metrics, plots. Made if it is not there."""
     config: Annotated[Config, tyro.conf.arg(name="")] = Config()  # noqa: RUF009 (frozen)
+    hosts: Annotated[HostFlags, tyro.conf.arg(name="")] = HostFlags()  # noqa: RUF009
+    profile: Annotated[str | None, tyro.conf.arg(metavar="START:STOP")] = None
+    """Steps of the run to trace with JAX's profiler, into WORKDIR/profile."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,15 +52,18 @@ class EvaluateArgs:
     """Mel that a hybrid reads: a source of the data (original, codec1, ...), null for none, or all, one by one."""
     json: bool = False
     """Print one JSON object and nothing else."""
+    hosts: Annotated[HostFlags, tyro.conf.arg(name="")] = HostFlags()  # noqa: RUF009 (frozen)
 
 
 def train_command(argv: Sequence[str]) -> int:
     """``wgpt train``: the configuration file is read first, so that its values are the flags' defaults."""
 
     def main(args: TrainArgs) -> None:
+        from wgpt_jax.parallel.hosts import start_hosts
         from wgpt_jax.training.loop import train  # after --help, which needs no JAX
 
-        train(args.config, args.data, args.workdir)
+        with start_hosts(args.hosts, args.workdir):
+            train(args.config, args.data, args.workdir, profile=args.profile)
 
     def parse_twice() -> None:
         # The first pass finds the file wherever it stands; --help shows that file's values, where one is named.
@@ -74,9 +81,14 @@ def evaluate_command(argv: Sequence[str]) -> int:
 
     def main(args: EvaluateArgs) -> None:
         from wgpt_jax.evaluation import evaluate, format_table
+        from wgpt_jax.parallel.hosts import start_hosts
+        from wgpt_jax.runs import read_run
 
-        result = evaluate(args.run, args.data, args.split, step=_step(args.step), mel=args.mel, progress=not args.json)
-        print(json.dumps(result.summary) if args.json else format_table(result.summary))
+        step = _step(args.step)
+        read_run(args.run)  # before several processes make a folder for their logs there
+        with start_hosts(args.hosts, args.run):
+            result = evaluate(args.run, args.data, args.split, step=step, mel=args.mel, progress=not args.json)
+            print(json.dumps(result.summary) if args.json else format_table(result.summary))
 
     return run_command(main, EvaluateArgs, argv, prog="wgpt evaluate")
 
@@ -110,8 +122,16 @@ def demo_command(argv: Sequence[str]) -> int:
     return run_command(demo, DemoArgs, argv, prog="wgpt demo")
 
 
+def doctor_command(argv: Sequence[str]) -> int:
+    """``wgpt doctor``."""
+    from wgpt_jax.doctor.main import doctor
+
+    return doctor(argv)
+
+
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "demo": (demo_command, "everything end to end, offline, in minutes on a CPU"),
+    "doctor": (doctor_command, "say what is here and what a run would be, before anything compiles"),
     "train": (train_command, "train a model, or continue a run"),
     "evaluate": (evaluate_command, "score a run on a split of prepared data"),
     "generate": (generate_command, "generate audio from a run, from nothing or from a prompt"),

@@ -15,11 +15,12 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from wgpt_jax.config import Config, MeshConfig
-from wgpt_jax.data.index import DataIndex, load_index
+from wgpt_jax.data.index import INDEX_NAME, DataIndex, file_sha256, load_index
 from wgpt_jax.data.ngrams import load_ngrams
 from wgpt_jax.data.pipeline import EvaluationBatch, evaluation_batches
 from wgpt_jax.errors import RequestError
 from wgpt_jax.mel_sources import NONE, NULL, ORIGINAL, codec_codebooks
+from wgpt_jax.parallel.hosts import check_same
 from wgpt_jax.parallel.mesh import batch_sharding, make_mesh
 from wgpt_jax.runs import (
     RunFolder,
@@ -76,6 +77,8 @@ def evaluate(
     check_data_is_readable(info, index, run, data)
     check_model_fits_data(info.config, index, data)
     sources = _sources(mel, info.config, index, data)
+    asked = {"the data's index.json": file_sha256(Path(data) / INDEX_NAME), "step": step, "split": split, "mel": mel}
+    check_same("the request", asked, "start all processes with the same command")
     mesh = make_mesh(MeshConfig())
     graph, params, step = load_network(run, info, mesh, step)
     eval_fn = make_eval_step(info.config.model, graph, mesh, params)
@@ -104,11 +107,12 @@ def evaluate(
     if len(sources) > 1:
         summary["by_mel_source"] = rows
     other_data = "" if same_data else f"-{training_data_fingerprint(index)}"
-    folder = RunFolder(run).evaluation
-    folder.mkdir(exist_ok=True)
-    for source in sources:
-        _write_documents(folder / f"{split}-{step}-{source}{other_data}.documents.jsonl", scores[source])
-    (folder / f"{split}-{step}-{sources[0]}{other_data}.json").write_text(json.dumps(summary, indent=1) + "\n")
+    if jax.process_index() == 0:
+        folder = RunFolder(run).evaluation
+        folder.mkdir(exist_ok=True)
+        for source in sources:
+            _write_documents(folder / f"{split}-{step}-{source}{other_data}.documents.jsonl", scores[source])
+        (folder / f"{split}-{step}-{sources[0]}{other_data}.json").write_text(json.dumps(summary, indent=1) + "\n")
     return Evaluation(summary, scores[sources[0]])
 
 
@@ -210,9 +214,13 @@ def score_split(
     size = -(-config.training.batch // parts) * parts
     batches = evaluation_batches(data, index, split, config.data.context, size, limit, source)
     label = f"evaluating {split}" + ("" if mel == NONE else f", {mel} mel")
+    sharding = batch_sharding(mesh)
     with tqdm(total=index.frames(split), unit="frame", unit_scale=True, disable=not progress, desc=label) as bar:
         for batch in batches:
-            arrays = jax.device_put(batch.batch, batch_sharding(mesh))
+            # Every process has read the whole batch; device_put would send it round to see whether that is so.
+            arrays = jax.tree.map(
+                lambda field: jax.make_array_from_callback(field.shape, sharding, field.__getitem__), batch.batch
+            )
             result = jax.device_get(eval_fn(params, arrays, jnp.asarray(mel == NULL)))
             bar.update(_add(scores, batch, result, log_unigram, log_bigram))
     return scores

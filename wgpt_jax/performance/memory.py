@@ -18,12 +18,10 @@ class Activations:
     saved: int
     """What the blocks keep from the forward pass for the backward pass."""
     working: int
-    """The larger of what lies around the blocks (embeddings, logits) and of one block computed again under remat."""
+    """The larger of what lies around the blocks (embeddings, logits) and of what one block needs going backward."""
 
 
-def activations(
-    config: Config, *, rows: float, itemsize: int, attention: str, tensor: int = 1
-) -> Activations:
+def activations(config: Config, *, rows: float, itemsize: int, attention: str, tensor: int = 1) -> Activations:
     """Estimates what automatic differentiation keeps, per position of a block of width D, MLP F (G gates) and H heads.
 
     With ``s`` bytes per number of the compute type, A = D / tensor, and F and H divided by ``tensor``:
@@ -34,7 +32,8 @@ def activations(
     - dots: ``s (2 D + 4 A + G F)``, the results of matrix products; without the 4th A except for the splash kernel.
     - full: ``s D``, the block's input.
 
-    Once, for one block at a time, remat needs again what none keeps. Around the blocks of the decoder lie
+    Once, for one block at a time, remat needs again what none keeps, and the einsum as much for its weights' gradient
+    as for the weights. Around the blocks of the decoder lie
     ``24 D + s D + 8 V / tensor`` for two norms and for logits and their gradient, V the vocabulary, and in hybrids
     ``12 E + s (D + E) + (s k + 16) M`` for the mel branch's norm, fusion and k taps of M bands, E its width.
 
@@ -64,19 +63,18 @@ def activations(
         stacks.append((m.depformer_depth, inner, block))
         around += inner * (24 * e + itemsize * e + 8 * m.vocabulary / tensor)
     saved = sum(depth * each * block[m.remat] for depth, each, block in stacks)
-    again = max(each * block["none"] for _, each, block in stacks) if m.remat != "none" else 0
+    again = max(each * (block["none"] * (m.remat != "none") + block["weights"]) for _, each, block in stacks)
     return Activations(int(saved), int(max(around, again)))
 
 
 def _block(
     width: int, heads: int, hidden: int, gates: int, length: int, itemsize: int, attention: str, tensor: int
 ) -> dict[str, float]:
-    """Bytes that a block keeps per position under each remat policy."""
+    """Bytes that a block keeps per position under each remat policy; and of the einsum's attention weights."""
     a, f, d = width / tensor, hidden / tensor, width
     none = 24 * d + itemsize * (2 * d + 4 * a + 6 * f)
     dots = itemsize * (2 * d + 3 * a + gates * f)
     if attention == "splash":
         none, dots = none + itemsize * a, dots + itemsize * a
-    if attention == "einsum":
-        none += (_FLOAT32 + itemsize) * heads / tensor * length
-    return {"none": none, "dots": dots, "full": itemsize * d}
+    weights = (_FLOAT32 + itemsize) * heads / tensor * length if attention == "einsum" else 0
+    return {"none": none + weights, "dots": dots, "full": itemsize * d, "weights": weights}

@@ -5,11 +5,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from wgpt_jax.config import CheckpointConfig
 from wgpt_jax.errors import RequestError, WorkError
+from wgpt_jax.parallel.hosts import limited, together
 from wgpt_jax.training.state import TrainState
 
 CHECKPOINT_VERSION = 1
@@ -39,18 +41,17 @@ class Checkpoints:
             ]
             if config.keep_every:
                 policies.append(checkpoint_managers.EveryNSteps(config.keep_every))
-        self.manager = ocp.CheckpointManager(
-            self.folder,
-            item_names=("params", "optimizer", "data", "meta"),
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies) if policies else None,
-                best_fn=lambda metrics: metrics[_BEST],
-                best_mode="min",
-                create=config is not None,
-                read_only=config is None,
-                cleanup_tmp_directories=config is not None,
-            ),
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies) if policies else None,
+            best_fn=lambda metrics: metrics[_BEST],
+            best_mode="min",
+            create=config is not None,
+            read_only=config is None,
+            cleanup_tmp_directories=config is not None,
         )
+        with together("the opening of the checkpoints"):
+            names = ("params", "optimizer", "data", "meta")
+            self.manager = ocp.CheckpointManager(self.folder, item_names=names, options=options)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -58,7 +59,8 @@ class Checkpoints:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.manager.close()
+        with limited("the last save"):
+            self.manager.close()
 
     @property
     def steps(self) -> list[int]:
@@ -82,7 +84,7 @@ class Checkpoints:
         Raises:
             WorkError: if this save or the one before it could not be written.
         """
-        step = int(state.step)
+        step = int(jax.device_get(state.step))
         if step in self.manager.all_steps():
             return
         args = ocp.args.Composite(
@@ -93,7 +95,8 @@ class Checkpoints:
         )
         metrics = None if nll is None else {_BEST: nll}
         try:
-            saved = self.manager.save(step, args=args, metrics=metrics, force=True)
+            with together(f"the save of step {step}"):
+                saved = self.manager.save(step, args=args, metrics=metrics, force=True)
         except (ValueError, OSError) as error:
             raise WorkError(f"checkpoint {step} could not be written to {self.folder}: {error}") from error
         if not saved:
@@ -106,7 +109,8 @@ class Checkpoints:
             WorkError: if it could not be written.
         """
         try:
-            self.manager.wait_until_finished()
+            with together("the last save"):
+                self.manager.wait_until_finished()
         except (ValueError, OSError) as error:
             raise WorkError(f"the last checkpoint could not be written to {self.folder}: {error}") from error
 
@@ -152,13 +156,14 @@ class Checkpoints:
 
     def _read(self, step: int, args: ocp.args.Composite) -> Any:
         try:
-            meta = self.manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
-            if meta["checkpoint_version"] != CHECKPOINT_VERSION:
-                raise RequestError(
-                    f"checkpoint {step} in {self.folder} is of version {meta['checkpoint_version']}, "
-                    f"this version of wgpt_jax reads {CHECKPOINT_VERSION}"
-                )
-            return self.manager.restore(step, args=args)
+            with together(f"the restore of step {step}"):
+                meta = self.manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+                if meta["checkpoint_version"] != CHECKPOINT_VERSION:
+                    raise RequestError(
+                        f"checkpoint {step} in {self.folder} is of version {meta['checkpoint_version']}, "
+                        f"this version of wgpt_jax reads {CHECKPOINT_VERSION}"
+                    )
+                return self.manager.restore(step, args=args)
         except (ValueError, KeyError, OSError) as error:
             first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise RequestError(f"checkpoint {step} in {self.folder} cannot be read: {first_line}") from error

@@ -13,6 +13,9 @@ from tqdm import tqdm
 
 from wgpt_jax.config import Config, LoggingConfig
 from wgpt_jax.data.index import DataIndex
+from wgpt_jax.performance.chips import chip_of
+from wgpt_jax.performance.flops import flops_per_step
+from wgpt_jax.performance.roofline import Ceiling, mfu_ceiling
 from wgpt_jax.plots import plot_losses
 from wgpt_jax.runs import RunFolder
 
@@ -24,6 +27,7 @@ class RunLog:
         """Opens the writers at ``first_step``; lines that a killed run wrote past it are dropped."""
         self.run = run
         self.active = jax.process_index() == 0
+        self.ceiling: Ceiling | None = None
         self.tensorboard = None
         if not self.active:
             return
@@ -36,9 +40,16 @@ class RunLog:
         self.bar = tqdm(total=steps, initial=first_step, unit="step", dynamic_ncols=True, mininterval=0.5)
 
     def start(
-        self, config: Config, index: DataIndex, mesh: Mesh, parameters: int, step: int, warnings: Sequence[str]
+        self,
+        config: Config,
+        index: DataIndex,
+        mesh: Mesh,
+        parameters: int,
+        step: int,
+        warnings: Sequence[str],
+        ceiling: Ceiling | None,
     ) -> None:
-        """Says what is about to be trained, and from where."""
+        """Says what is about to be trained, from where, and how well it can use the chip at most, if that is known."""
         for warning in warnings:
             self.say(f"warning: {warning}")
         steps = config.training.steps
@@ -47,6 +58,9 @@ class RunLog:
             f"{index.frames('train'):,} training frames; "
             + (f"resuming at step {step} of {steps}" if step else f"{steps} steps")
         )
+        self.ceiling = ceiling
+        if ceiling is not None:
+            self.say(f"ceiling on MFU for these widths on {ceiling.chip.name}: {100 * ceiling.mfu:.0f} % (roofline)")
         if not index.frames("validation"):
             self.say("warning: the data has no validation split, so nothing is evaluated")
         if step >= steps:
@@ -55,8 +69,11 @@ class RunLog:
     def train(self, step: int, values: dict[str, float]) -> None:
         """Logs the metrics of a training step."""
         self._write("train", step, values)
+        self.advance(step)
         if self.active:
             speed = f", {values['frames_per_second']:,.0f} frames/s" if "frames_per_second" in values else ""
+            if "mfu" in values:
+                speed += f", MFU {100 * values['mfu']:.1f} % (at most {100 * self.ceiling.mfu:.0f} %)"
             self.bar.set_postfix_str(f"loss {values['loss']:.3f}{speed}", refresh=False)
 
     def evaluation(self, step: int, values: dict[str, float]) -> None:
@@ -69,10 +86,10 @@ class RunLog:
         if self.active:
             plot_losses({"": self.run.metrics}, self.run.loss_plot)
 
-    def advance(self) -> None:
-        """Moves the progress bar by a step."""
+    def advance(self, step: int) -> None:
+        """Moves the progress bar to a step that the host has waited for: what is only dispatched is not done."""
         if self.active:
-            self.bar.update()
+            self.bar.update(step - self.bar.n)
 
     def say(self, message: str) -> None:
         """Prints a line above the progress bar."""
@@ -98,20 +115,49 @@ class RunLog:
 
 
 class Throughput:
-    """Frames per second between two logged steps that nothing but training lies between."""
+    """Speed over windows that both begin and end when the host has waited for a step: no dispatch is timed.
 
-    def __init__(self):
-        self.restart()
+    Nothing but training lies in a window: what interrupts it begins a new one.
+    """
 
-    def restart(self) -> None:
-        """Forgets the last logged step: what follows it (an evaluation, a save) is not training."""
+    def __init__(self, config: Config, mesh: Mesh, parameters: int):
+        """For a network of so many parameters on a mesh; on chips that are not known, and CPUs, MFU is not reported."""
+        chip = chip_of(mesh.devices.flat[0].device_kind)
+        self.ceiling = None if chip is None else mfu_ceiling(config, chip, parameters, **mesh.shape)
+        self._flops, self._devices = flops_per_step(config), mesh.size
         self._last: tuple[int, float] | None = None
 
+    def start(self, step: int) -> None:
+        """Begins a window: the host has waited for ``step``, and for what came between it and the next one."""
+        self._last = (step, time.perf_counter())
+
     def rate(self, step: int, frames_per_step: float) -> dict[str, float]:
-        """``frames_per_second`` since the last call; nothing if there is none since the restart."""
-        now, last = time.perf_counter(), self._last
-        self._last = (step, now)
-        return {} if last is None else {"frames_per_second": (step - last[0]) * frames_per_step / (now - last[1])}
+        """Ends the window at ``step``, whose metrics the host has waited for, and begins the next one.
+
+        Args:
+            step: optimiser steps done.
+            frames_per_step: frames predicted in that step, which stands for those of the window.
+
+        Returns:
+            ``frames_per_second`` and ``frames_per_second_per_device``, of frames that are predicted; ``mfu``, of all
+            positions of the windows, since padding is computed as well. Nothing if no window had begun before ``step``.
+        """
+        last = self._last
+        if last is not None and last[0] >= step:
+            return {}
+        self.start(step)
+        if last is None:
+            return {}
+        steps_per_second = (step - last[0]) / (self._last[1] - last[1])
+        frames_per_second = steps_per_second * frames_per_step
+        speed = {
+            "frames_per_second": frames_per_second,
+            "frames_per_second_per_device": frames_per_second / self._devices,
+        }
+        if self.ceiling is not None:
+            peak = self.ceiling.chip.peak_bf16_flops * self._devices
+            speed["mfu"] = steps_per_second * self._flops / peak
+        return speed
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jax
@@ -10,15 +11,16 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from wgpt_jax.config import Config
+from wgpt_jax.config import Config, flatten
 from wgpt_jax.data.batch import Batch
-from wgpt_jax.data.index import DataIndex, load_index
+from wgpt_jax.data.index import INDEX_NAME, DataIndex, file_sha256, load_index
 from wgpt_jax.data.ngrams import load_ngrams
 from wgpt_jax.data.pipeline import describe_damage, open_split, training_batches
 from wgpt_jax.errors import WorkError
 from wgpt_jax.evaluation import main_source, score_split
 from wgpt_jax.interrupt import Interrupt, deaf_to_interrupts
-from wgpt_jax.parallel.mesh import check_mesh_fits, make_mesh, to_devices
+from wgpt_jax.parallel.hosts import check_rows, check_same, stop_agreed, wait_for_all
+from wgpt_jax.parallel.mesh import batch_sharding, check_mesh_fits, make_mesh, to_devices
 from wgpt_jax.runs import (
     RunFolder,
     check_data_is_readable,
@@ -33,6 +35,7 @@ from wgpt_jax.runs import (
 from wgpt_jax.training.checkpoint import Checkpoints
 from wgpt_jax.training.logs import RunLog, Throughput
 from wgpt_jax.training.optimizer import make_optimizer
+from wgpt_jax.training.profile import Profile, parse_window
 from wgpt_jax.training.state import (
     TrainState,
     abstract_model,
@@ -47,13 +50,14 @@ if TYPE_CHECKING:
     import grain
 
 
-def train(config: Config, data: str | os.PathLike, workdir: str | os.PathLike) -> int:
+def train(config: Config, data: str | os.PathLike, workdir: str | os.PathLike, *, profile: str | None = None) -> int:
     """Trains, or continues, the run in ``workdir`` on prepared data; the same call resumes exactly.
 
     Args:
         config: the experiment.
         data: folder with ``index.json``, made by tools/prepare_audio.py.
         workdir: run folder.
+        profile: steps to trace, ``START:STOP``, into the run folder's ``profile``; None for none.
 
     Returns:
         the step that the run stands at: ``config.training.steps``, or less if a signal stopped it.
@@ -64,10 +68,14 @@ def train(config: Config, data: str | os.PathLike, workdir: str | os.PathLike) -
     """
     # 1. Does the request make sense? What evaluation needs is opened now, not after the first thousand steps.
     config = config.validate()
+    window = None if profile is None else parse_window(profile, config.training.steps)
     index = load_index(data)
     check_model_fits_data(config, index, data)
+    asked = {**flatten(config), "the data's index.json": file_sha256(Path(data) / INDEX_NAME), "--profile": profile}
+    check_same("the configuration", asked, "start all processes with the same command")
     mesh = make_mesh(config.mesh)
     check_mesh_fits(config, mesh)
+    check_rows(config.training.batch, batch_sharding(mesh))
     reads_mel = config.model.inputs == "hybrid"
     batches = iter(training_batches(data, index, config.data, config.training.batch, reads_mel=reads_mel))
     evaluates = config.training.eval_every > 0 and index.frames("validation") > 0
@@ -86,26 +94,32 @@ def train(config: Config, data: str | os.PathLike, workdir: str | os.PathLike) -
 
     with Checkpoints(run.checkpoints, config.checkpoint) as checkpoints, Interrupt() as interrupt:
         # 3. A new state, or the last one saved; the data goes on where it stopped.
+        check_same("the checkpoints", {"the list of checkpoints": checkpoints.steps}, _must_be_shared(run))
         if checkpoints.steps:
             state, position = checkpoints.restore(abstract)
             batches.set_state(position)
         else:
             state = init_state(config.model, optimizer, mesh, abstract, config.training.seed)
-        step = saved = int(state.step)
+        step = saved = int(jax.device_get(state.step))
         log = RunLog(run, config.logging, first_step=step, steps=config.training.steps)
-        log.start(config, index, mesh, count_parameters(params), step, warnings)
+        throughput = Throughput(config, mesh, count_parameters(params))
+        log.start(config, index, mesh, count_parameters(params), step, warnings, throughput.ceiling)
+        tracer = Profile(window, run.path / "profile", log.say)
         source = _batches_from(batches, data, index)
 
-        # 4. Steps. Metrics are read one step late, so that the host does not wait for the device between saves.
+        # 4. Steps. Only at logged steps does the host wait for the device, and for the step before the one under way.
         pending: tuple[int, dict[str, jax.Array]] | None = None
-        throughput = Throughput()
         try:
-            while step < config.training.steps and not interrupt.requested:
-                state, metrics = step_fn(state, to_devices(next(source), mesh))
+            while step < config.training.steps and not stop_agreed(step, interrupt.requested):
+                if tracer.begin(step, state):
+                    throughput.start(step)
+                with jax.profiler.StepTraceAnnotation("train", step_num=step + 1):
+                    state, metrics = step_fn(state, to_devices(next(source), mesh))
                 step += 1
-                log.advance()
                 if pending is not None:
                     _log_step(log, throughput, *pending)
+                if tracer.end(step, state):
+                    throughput.start(step)
                 last = step == config.training.steps
                 pending = (step, metrics) if last or step % config.logging.every == 0 else None
 
@@ -113,7 +127,7 @@ def train(config: Config, data: str | os.PathLike, workdir: str | os.PathLike) -
                 evaluate_now = evaluates and (last or step % config.training.eval_every == 0)
                 if last or evaluate_now or step % config.checkpoint.every == 0:
                     _require_finite(step, metrics, checkpoints)
-                    throughput.restart()
+                    log.advance(step)
                     if pending is not None:
                         _log_step(log, throughput, *pending)
                         pending = None
@@ -124,7 +138,7 @@ def train(config: Config, data: str | os.PathLike, workdir: str | os.PathLike) -
                     finally:
                         checkpoints.save(state, batches.get_state(), {"step": step}, nll)
                         saved = step
-                    throughput.restart()
+                    throughput.start(step)
             if step > saved:  # interrupted between two saves
                 _require_finite(step, metrics, checkpoints)
                 if pending is not None:
@@ -132,6 +146,7 @@ def train(config: Config, data: str | os.PathLike, workdir: str | os.PathLike) -
                 checkpoints.save(state, batches.get_state(), {"step": step}, None)
             checkpoints.wait()
         finally:
+            tracer.close(step)
             log.close()
             batches.close()
     if step < config.training.steps:
@@ -143,14 +158,21 @@ def _claim(run: RunFolder, config: Config, index: DataIndex, data: str | os.Path
     """Makes the run folder ours, or checks that it is; returns warnings."""
     fingerprint = training_data_fingerprint(index)
     warnings = []
-    if run.info.exists():
-        info = read_run(run.path)
-        check_data_is_readable(info, index, run.path, data)
-        warnings = check_same_run(info, config, fingerprint, run.path)
     if jax.process_index() == 0:
+        if run.info.exists():
+            info = read_run(run.path)
+            check_data_is_readable(info, index, run.path, data)
+            warnings = check_same_run(info, config, fingerprint, run.path)
         write_run(run.path, new_run(config, index, parameters_by_group(params)))
         copy_codec(data, run.path)
+    wait_for_all("the run folder")
+    seen = file_sha256(run.info) if run.info.exists() else "missing"
+    check_same("run.json", {"run.json": seen}, _must_be_shared(run))
     return warnings
+
+
+def _must_be_shared(run: RunFolder) -> str:
+    return f"{run.path} must be one folder that all processes share"
 
 
 def _batches_from(batches: "grain.DatasetIterator", data: str | os.PathLike, index: DataIndex) -> Iterator[Batch]:
@@ -171,7 +193,8 @@ def _batches_from(batches: "grain.DatasetIterator", data: str | os.PathLike, ind
 
 
 def _log_step(log: RunLog, throughput: Throughput, step: int, metrics: dict[str, jax.Array]) -> None:
-    nll = np.asarray(metrics["nll"])
+    metrics = jax.device_get(metrics)
+    nll = metrics["nll"]
     values = {name: float(value) for name, value in metrics.items() if name != "nll"}
     frames = values.pop("frames")
     if len(nll) > 1:
@@ -181,8 +204,8 @@ def _log_step(log: RunLog, throughput: Throughput, step: int, metrics: dict[str,
 
 def _require_finite(step: int, metrics: dict[str, jax.Array], checkpoints: Checkpoints) -> None:
     """Stops before a diverged state is saved: once it is not finite, it stays so."""
-    for name in ("loss", "grad_norm"):
-        if not np.isfinite(value := float(metrics[name])):
+    for name, value in jax.device_get({name: metrics[name] for name in ("loss", "grad_norm")}).items():
+        if not np.isfinite(value):
             kept = f"checkpoint {checkpoints.steps[-1]} is kept" if checkpoints.steps else "nothing was saved yet"
             raise WorkError(
                 f"training diverged: {name} at step {step} is {value}; {kept}. "

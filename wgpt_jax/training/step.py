@@ -167,9 +167,7 @@ def score_tokens(logits: jax.Array, targets: jax.Array) -> Scores:
     return Scores(token_nll(logits, targets), jnp.sum(ahead, axis=-1))
 
 
-def make_eval_step(
-    config: ModelConfig, graph: nnx.GraphDef, mesh: Mesh, params: nnx.State
-) -> MeshProgram:
+def make_eval_step(config: ModelConfig, graph: nnx.GraphDef, mesh: Mesh, params: nnx.State) -> MeshProgram:
     """The jitted evaluation: (parameters, batch, no_mel) -> scores of each position.
 
     ``no_mel`` (bool []) replaces every slice by the null mel: the token-only mode of a hybrid network.
