@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from wgpt_jax.ahead.cuda import GPUS, has_cudnn
+from wgpt_jax.ahead.cuda import has_cudnn
 from wgpt_jax.ahead.topology import memory_of, out_of_memory
 from wgpt_jax.config import Config
 from wgpt_jax.data.batch import Batch
@@ -26,7 +26,6 @@ from wgpt_jax.training.step import make_train_step
 
 STORED_CODEBOOKS = 8
 """Codebooks in the records that the preparation tool writes by default; all of them travel with a batch."""
-_PRINTABLE = ("TPU v5 lite", *(gpu.kind for gpu in GPUS.values()))
 _COLLECTIVES = ("all-gather", "all-reduce", "all-to-all", "collective-permute", "reduce-scatter")
 
 
@@ -58,7 +57,7 @@ class CompiledStep:
     mfu_ceiling: float | None
     """:func:`wgpt_jax.performance.roofline.mfu_ceiling`; None for a chip whose figures are not known."""
     collectives: dict[str, int] | None
-    """Operations in the compiled program by kind, loop bodies once; None where the compiler cannot print it."""
+    """Operations in the compiled program by kind, loop bodies once; None if it does not fit."""
     compile_seconds: float
 
 
@@ -99,7 +98,7 @@ def compile_step(config: Config, mesh: Mesh, available: int | None = None) -> Co
     step = make_train_step(config, graph, optimizer, mesh, state)
 
     begin = time.perf_counter()
-    arguments = _bytes_on_one_device((state, batch))
+    arguments = bytes_on_one_device((state, batch))
     try:
         compiled = step.lower(state, batch).compile()
     except jax.errors.JaxRuntimeError as error:
@@ -109,9 +108,7 @@ def compile_step(config: Config, mesh: Mesh, available: int | None = None) -> Co
     else:
         memory = compiled.memory_analysis()
         arguments, temporaries = memory.argument_size_in_bytes, memory.temp_size_in_bytes
-        peak = memory.peak_memory_in_bytes
-        # Of the other TPUs' programs jaxlib 0.10 fails to parse the text, and prints pages about it.
-        collectives = count_collectives(compiled) if device.device_kind in _PRINTABLE else None
+        peak, collectives = memory.peak_memory_in_bytes, count_collectives(compiled)
     seconds = time.perf_counter() - begin
 
     with sharded(mesh):
@@ -154,5 +151,6 @@ def count_collectives(compiled: jax.stages.Compiled) -> dict[str, int]:
     return counts
 
 
-def _bytes_on_one_device(tree: Any) -> int:
+def bytes_on_one_device(tree: Any) -> int:
+    """Bytes of one device's shards of a tree of arrays, or of shapes with shardings."""
     return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

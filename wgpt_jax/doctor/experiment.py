@@ -3,7 +3,7 @@
 import jax
 from jax.sharding import Mesh
 
-from wgpt_jax.ahead.compile import _bytes_on_one_device, abstract_batch
+from wgpt_jax.ahead.compile import bytes_on_one_device, abstract_batch
 from wgpt_jax.audio.clock import Clock
 from wgpt_jax.config import Config, MeshConfig
 from wgpt_jax.doctor.machine import memory
@@ -103,10 +103,10 @@ def estimate_memory(config: Config, mesh: Mesh) -> dict[str, int]:
     rows = config.training.batch / parts / mesh.shape["data"] / mesh.shape["fsdp"]
     kept = activations(config, rows=rows, itemsize=dtype.itemsize, attention=kernel, tensor=mesh.shape["tensor"])
     return {
-        "state": _bytes_on_one_device(abstract),
-        "batch": _bytes_on_one_device(abstract_batch(config, mesh)),
+        "state": bytes_on_one_device(abstract),
+        "batch": bytes_on_one_device(abstract_batch(config, mesh)),
         # Microbatches add to a sum: a second set.
-        "gradients": _bytes_on_one_device(abstract.params) * (2 if parts > 1 else 1),
+        "gradients": bytes_on_one_device(abstract.params) * (2 if parts > 1 else 1),
         "saved_activations": kept.saved,
         "working_activations": kept.working,
     }

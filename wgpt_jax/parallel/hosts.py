@@ -165,7 +165,7 @@ def _connect(place: Place, line: Line, output: Output) -> None:
         )
         devices = jax.local_device_count()
     if place.process == 0:
-        print(f"{place.count} processes, {devices} device(s) each; logs of the others in {output.run.logs}")
+        output.tell(f"{place.count} processes, {devices} device(s) each; logs of the others in {output.run.logs}")
 
 
 def _fail(error: BaseException) -> None:
