@@ -6,7 +6,7 @@
 Minutes on two CPU cores. Half of the windows show the mel of the decoded coarse tokens, which is what generation feeds
 back; docs/generation.md has what that costs and buys.
 
-8 windows of 256 frames, 2,048 frames a step. On v5e:2x2 (4 chips): 0.04 GiB of 15.75 per chip, at most 16 % MFU by the
+8 windows of 256 frames, 2,048 frames a step. On v5e:2x2 (4 chips): 0.03 GiB of 15.75 per chip, at most 16 % MFU by the
 roofline (`tools/compile_for.py configs/demo_hybrid.py --quick`).
 """
 

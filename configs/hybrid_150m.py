@@ -3,7 +3,7 @@ model per chip.
 
     wgpt train configs/hybrid_150m.py --data OUT --workdir runs/hybrid_150m
 
-128 windows of 2048 frames, 262,144 frames a step. On v5e:4x4 (16 chips): 7.75 GiB of 15.75 per chip, at most 93 % MFU
+128 windows of 2048 frames, 262,144 frames a step. On v5e:4x4 (16 chips): 7.93 GiB of 15.75 per chip, at most 93 % MFU
 by the roofline (`tools/compile_for.py configs/hybrid_150m.py --quick`). Not yet run by us.
 """
 

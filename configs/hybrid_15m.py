@@ -2,7 +2,7 @@
 
     wgpt train configs/hybrid_15m.py --data OUT --workdir runs/hybrid_15m
 
-64 windows of 1024 frames, 65,536 frames a step. On v5e:2x2 (4 chips): 5.64 GiB of 15.75 per chip, at most 77 % MFU by
+64 windows of 1024 frames, 65,536 frames a step. On v5e:2x2 (4 chips): 5.55 GiB of 15.75 per chip, at most 77 % MFU by
 the roofline (`tools/compile_for.py configs/hybrid_15m.py --quick`). Not yet run by us.
 """
 

@@ -2,7 +2,7 @@
 
     wgpt train configs/hybrid_1b.py --data OUT --workdir runs/hybrid_1b
 
-512 windows of 2048 frames, 1,048,576 frames a step. On v5e:16x16 (256 chips): 4.68 GiB of 15.75 per chip, at most 98 %
+512 windows of 2048 frames, 1,048,576 frames a step. On v5e:16x16 (256 chips): 4.74 GiB of 15.75 per chip, at most 98 %
 MFU by the roofline (`tools/compile_for.py configs/hybrid_1b.py --quick`). On fewer devices change the mesh:
 --mesh.fsdp 1 on a single one. Not yet run by us.
 """

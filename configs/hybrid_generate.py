@@ -9,7 +9,7 @@ show the mel of the 8-codebook decode, which is what generation feeds back; the 
 ten shows the null mel, so that `--mode tokens` works too. docs/generation.md says why. Needs one accelerator; not yet
 run by us at this size.
 
-64 windows of 1024 frames, 65,536 frames a step. On v5e:2x2 (4 chips): 2.53 GiB of 15.75 per chip, at most 56 % MFU by
+64 windows of 1024 frames, 65,536 frames a step. On v5e:2x2 (4 chips): 2.51 GiB of 15.75 per chip, at most 56 % MFU by
 the roofline (`tools/compile_for.py configs/hybrid_generate.py --quick`).
 """
 

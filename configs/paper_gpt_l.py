@@ -5,7 +5,7 @@
 Width 512 and 12 blocks reconstruct the published 40 M. Published: 1.94 nats on LibriSpeech, 2.77 on music. Needs one
 accelerator; not yet run by us on LibriSpeech.
 
-64 windows of 1024 frames, 65,536 frames a step. On v5e:2x2 (4 chips): 10.08 GiB of 15.75 per chip, at most 83 % MFU by
+64 windows of 1024 frames, 65,536 frames a step. On v5e:2x2 (4 chips): 9.89 GiB of 15.75 per chip, at most 83 % MFU by
 the roofline (`tools/compile_for.py configs/paper_gpt_l.py --quick`).
 """
 

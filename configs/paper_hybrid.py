@@ -6,7 +6,7 @@ The paper gives the parameter count, early fusion by concatenation and light cau
 context and optimiser are our reconstruction. Published: 1.93 nats on LibriSpeech, 2.52 on music. Needs one accelerator;
 not yet run by us on LibriSpeech.
 
-64 windows of 1024 frames, 65,536 frames a step. On v5e:2x2 (4 chips): 2.18 GiB of 15.75 per chip, at most 61 % MFU by
+64 windows of 1024 frames, 65,536 frames a step. On v5e:2x2 (4 chips): 2.15 GiB of 15.75 per chip, at most 61 % MFU by
 the roofline (`tools/compile_for.py configs/paper_hybrid.py --quick`).
 """
 

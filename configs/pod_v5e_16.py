@@ -3,7 +3,7 @@ laid out for it.
 
     wgpt train configs/pod_v5e_16.py --data OUT --workdir runs/pod_v5e_16
 
-128 windows of 2048 frames, 262,144 frames a step. On v5e:4x4 (16 chips): 10.76 GiB of 15.75 per chip, at most 98 % MFU
+128 windows of 2048 frames, 262,144 frames a step. On v5e:4x4 (16 chips): 10.88 GiB of 15.75 per chip, at most 98 % MFU
 by the roofline (`tools/compile_for.py configs/pod_v5e_16.py --quick`). The same line on every host: docs/running.md.
 Not yet run by us.
 """

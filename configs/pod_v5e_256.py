@@ -2,7 +2,7 @@
 
     wgpt train configs/pod_v5e_256.py --data OUT --workdir runs/pod_v5e_256
 
-512 windows of 2048 frames, 1,048,576 frames a step. On v5e:16x16 (256 chips): 9.79 GiB of 15.75 per chip, at most 98 %
+512 windows of 2048 frames, 1,048,576 frames a step. On v5e:16x16 (256 chips): 10.01 GiB of 15.75 per chip, at most 98 %
 MFU by the roofline (`tools/compile_for.py configs/pod_v5e_256.py --quick`). The same line on every host:
 docs/running.md. Not yet run by us.
 """

@@ -2,7 +2,7 @@
 
     wgpt train configs/pod_v5p_128.py --data OUT --workdir runs/pod_v5p_128
 
-512 windows of 2048 frames, 1,048,576 frames a step. On v5p:4x4x4 (64 chips): 16.77 GiB of 95.73 per chip, at most 99 %
+512 windows of 2048 frames, 1,048,576 frames a step. On v5p:4x4x4 (64 chips): 16.84 GiB of 95.74 per chip, at most 99 %
 MFU by the roofline (`tools/compile_for.py configs/pod_v5p_128.py --quick`). The same line on every host:
 docs/running.md. Not yet run by us.
 """

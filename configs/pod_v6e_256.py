@@ -2,7 +2,7 @@
 
     wgpt train configs/pod_v6e_256.py --data OUT --workdir runs/pod_v6e_256
 
-1024 windows of 2048 frames, 2,097,152 frames a step. On v6e:16x16 (256 chips): 16.89 GiB of 31.24 per chip, at most 93
+1024 windows of 2048 frames, 2,097,152 frames a step. On v6e:16x16 (256 chips): 17.10 GiB of 31.25 per chip, at most 93
 % MFU by the roofline (`tools/compile_for.py configs/pod_v6e_256.py --quick`). The same line on every host:
 docs/running.md. Not yet run by us.
 """

@@ -2,7 +2,7 @@
 
     wgpt train configs/tokens_150m.py --data OUT --workdir runs/tokens_150m
 
-128 windows of 2048 frames, 262,144 frames a step. On v5e:4x4 (16 chips): 7.43 GiB of 15.75 per chip, at most 95 % MFU
+128 windows of 2048 frames, 262,144 frames a step. On v5e:4x4 (16 chips): 7.61 GiB of 15.75 per chip, at most 95 % MFU
 by the roofline (`tools/compile_for.py configs/tokens_150m.py --quick`). Not yet run by us.
 """
 

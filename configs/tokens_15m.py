@@ -2,7 +2,7 @@
 
     wgpt train configs/tokens_15m.py --data OUT --workdir runs/tokens_15m
 
-64 windows of 1024 frames, 65,536 frames a step. On v5e:2x2 (4 chips): 5.25 GiB of 15.75 per chip, at most 80 % MFU by
+64 windows of 1024 frames, 65,536 frames a step. On v5e:2x2 (4 chips): 5.17 GiB of 15.75 per chip, at most 80 % MFU by
 the roofline (`tools/compile_for.py configs/tokens_15m.py --quick`). Not yet run by us.
 """
 

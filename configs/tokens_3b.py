@@ -2,7 +2,7 @@
 
     wgpt train configs/tokens_3b.py --data OUT --workdir runs/tokens_3b
 
-512 windows of 2048 frames, 1,048,576 frames a step. On v5p:4x4x4 (64 chips): 29.33 GiB of 95.73 per chip, at most 100
+512 windows of 2048 frames, 1,048,576 frames a step. On v5p:4x4x4 (64 chips): 29.56 GiB of 95.74 per chip, at most 100
 % MFU by the roofline (`tools/compile_for.py configs/tokens_3b.py --quick`). On fewer devices change the mesh:
 --mesh.fsdp 1 on a single one. Not yet run by us.
 """

@@ -51,7 +51,7 @@ def on_mesh(config, **mesh):
 def test_a_configuration_fits_its_target_in_the_memory_it_states(path):
     step = compiled(load_config(path), read_target(path))
     assert step.fits and step.hbm_peak_bytes < step.hbm_available_bytes
-    stated = re.search(r"([\d.]+) GiB of ([\d.]+) per chip", runpy.run_path(str(path))["__doc__"])
+    stated = re.search(r"([\d.]+)\s+GiB\s+of\s+([\d.]+)\s+per\s+chip", runpy.run_path(str(path))["__doc__"])
     assert step.hbm_peak_bytes / GIB == pytest.approx(float(stated[1]), rel=0.1, abs=0.02)
     assert step.hbm_available_bytes / GIB == pytest.approx(float(stated[2]), abs=0.01)
 

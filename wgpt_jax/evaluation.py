@@ -20,7 +20,7 @@ from wgpt_jax.data.ngrams import load_ngrams
 from wgpt_jax.data.pipeline import EvaluationBatch, evaluation_batches
 from wgpt_jax.errors import RequestError
 from wgpt_jax.mel_sources import NONE, NULL, ORIGINAL, codec_codebooks
-from wgpt_jax.parallel.hosts import check_same
+from wgpt_jax.parallel.hosts import check_same, first_together
 from wgpt_jax.parallel.mesh import batch_sharding, make_mesh
 from wgpt_jax.runs import (
     RunFolder,
@@ -81,7 +81,7 @@ def evaluate(
     check_same("the request", asked, "start all processes with the same command")
     mesh = make_mesh(MeshConfig())
     graph, params, step = load_network(run, info, mesh, step)
-    eval_fn = make_eval_step(info.config.model, graph, mesh, params)
+    eval_fn = first_together("the first evaluation", make_eval_step(info.config.model, graph, mesh, params))
     scores = {
         source: score_split(eval_fn, params, data, index, split, info.config, mesh, mel=source, progress=progress)
         for source in sources

@@ -3,7 +3,7 @@
 import jax
 from jax.sharding import Mesh
 
-from wgpt_jax.ahead.compile import bytes_on_one_device, abstract_batch
+from wgpt_jax.ahead.compile import abstract_batch, bytes_on_one_device
 from wgpt_jax.audio.clock import Clock
 from wgpt_jax.config import Config, MeshConfig
 from wgpt_jax.doctor.machine import memory

@@ -9,7 +9,7 @@ import json
 import os
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wgpt_jax.errors import RequestError, WgptError
@@ -120,6 +120,26 @@ def check_rows(batch: int, sharding: "NamedSharding") -> None:
             f"training.batch {batch} cannot be split over {len(rows)} processes on this mesh; make mesh.data x "
             f"mesh.fsdp a multiple of {len(rows)}, with a smaller mesh.tensor"
         )
+
+
+def first_together(name: str, program: Any) -> Callable[..., Any]:
+    """The program (called and lowered as those of ``jax.jit``), first called when all processes have compiled it.
+
+    Collectives that wait for a process that still compiles may give up: gloo's, on CPU, do so after 30 seconds.
+    """
+    if _group is None:
+        return program
+    compiled = False
+
+    def call(*args: Any) -> Any:
+        nonlocal compiled
+        if not compiled:
+            program.lower(*args).compile()
+            wait_for_all(name)
+            compiled = True
+        return program(*args)
+
+    return call
 
 
 def stop_agreed(step: int, asked: bool) -> bool:

@@ -19,7 +19,7 @@ from wgpt_jax.data.pipeline import describe_damage, open_split, training_batches
 from wgpt_jax.errors import WorkError
 from wgpt_jax.evaluation import main_source, score_split
 from wgpt_jax.interrupt import Interrupt, deaf_to_interrupts
-from wgpt_jax.parallel.hosts import check_rows, check_same, stop_agreed, wait_for_all
+from wgpt_jax.parallel.hosts import check_rows, check_same, first_together, stop_agreed, wait_for_all
 from wgpt_jax.parallel.mesh import batch_sharding, check_mesh_fits, make_mesh, to_devices
 from wgpt_jax.runs import (
     RunFolder,
@@ -87,8 +87,8 @@ def train(config: Config, data: str | os.PathLike, workdir: str | os.PathLike, *
     optimizer = make_optimizer(config.optimizer, config.training.steps)
     graph, params = abstract_model(config.model, mesh)
     abstract = abstract_state(config.model, optimizer, mesh)
-    step_fn = make_train_step(config, graph, optimizer, mesh, abstract)
-    eval_fn = make_eval_step(config.model, graph, mesh, params)
+    step_fn = first_together("the first step", make_train_step(config, graph, optimizer, mesh, abstract))
+    eval_fn = first_together("the first evaluation", make_eval_step(config.model, graph, mesh, params))
     run = RunFolder(workdir)
     warnings = _claim(run, config, index, data, params)
 
