@@ -111,6 +111,7 @@ def test_parts_of_a_batch_need_less_memory():
     assert parted < whole / 2
 
 
+@pytest.mark.slow
 def test_a_search_finds_the_largest_batch_of_each_policy(capsys):
     flags = ["--topology", "v5e:1x1", "--search", "--quick", "--json", "--data.context", "32768", "--training.batch"]
     assert main([str(CONFIGS / "demo_tokens.py"), *flags, "8"]) == 0

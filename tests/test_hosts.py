@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from synthetic import markov_dataset
@@ -32,7 +32,9 @@ config = tiny_config(
     training={{"steps": 20, "eval_every": 10}}, checkpoint={{"every": 1000}}, mesh=MeshConfig(data=2, fsdp=2, tensor=2)
 )
 """
-PATIENCE = 200  # seconds until a test gives up; nothing here takes that long
+PATIENCE = 900  # seconds until a test gives up; on a machine of its own nothing here takes a tenth of that
+XLA = "--xla_backend_optimization_level=0 --xla_force_host_platform_device_count="
+"""Flags of XLA: most of the time here would go into compiling."""
 
 
 def free_port() -> int:
@@ -52,10 +54,10 @@ class Ended(NamedTuple):
 class Processes:
     """``wgpt`` as ``count`` processes with four virtual devices each; only those in ``started`` are."""
 
-    def __init__(self, folder: Path, *argv, count=2, started=(0, 1), timeout=60, extra=((), ())):
+    def __init__(self, folder: Path, *argv, count=2, started=(0, 1), timeout=300, extra=((), ())):
         self.folder = folder
         folder.mkdir(parents=True)
-        env = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+        env = {**os.environ, "XLA_FLAGS": XLA + "4"}
         flags = ["--coordinator", f"localhost:{free_port()}", "--num-processes", str(count), "--timeout", str(timeout)]
         self.running = {}
         for i in started:
@@ -71,10 +73,10 @@ class Processes:
             assert all(process.poll() is None for process in self.running.values()), self.ended()
             time.sleep(0.05)
 
-    def ended(self) -> list[Ended]:
+    def ended(self, within: float = PATIENCE) -> list[Ended]:
         """Waits for the end of all."""
         try:
-            codes = [process.wait(PATIENCE) for process in self.running.values()]
+            codes = [process.wait(within) for process in self.running.values()]
         finally:
             for process in self.running.values():
                 process.kill()
@@ -100,6 +102,10 @@ def train(folder: Path, run: str) -> list:
     return ["train", folder / "config.py", "--data", folder / "data", "--workdir", folder / run]
 
 
+def evaluate(folder: Path) -> list:
+    return ["evaluate", folder / "whole", "--data", folder / "data", "--json"]
+
+
 @pytest.fixture(scope="module")
 def whole(folder) -> list[Ended]:
     """Two processes, from the first step to the last."""
@@ -120,10 +126,10 @@ def stopped(folder) -> list[Ended]:
 @pytest.fixture(scope="module")
 def killed(folder, stopped) -> list[Ended]:
     """Two new processes that go on, of which one is killed."""
-    processes = Processes(folder / "killed-output", *train(folder, "parts"), timeout=30)
+    processes = Processes(folder / "killed-output", *train(folder, "parts"))
     processes.after(2, folder / "parts/metrics.jsonl")
     processes.running[1].kill()
-    return processes.ended()
+    return processes.ended(within=300)
 
 
 @pytest.fixture(scope="module")
@@ -140,12 +146,13 @@ sys.exit(max(main(argv) for argv in json.loads(sys.argv[1])))
 
 
 @pytest.fixture(scope="module")
-def alone(folder, stopped) -> None:
-    """One process with eight devices: a run of its own, and the rest of the run that two processes began."""
-    env = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
-    lines = [[str(word) for word in train(folder, run)] for run in ("one", "alone")]
+def alone(folder, whole, stopped) -> dict[str, Any]:
+    """One process with eight devices: a run of its own, the rest of the run that two processes began, an evaluation."""
+    env = {**os.environ, "XLA_FLAGS": XLA + "8"}
+    lines = [[str(word) for word in argv] for argv in (train(folder, "one"), train(folder, "alone"), evaluate(folder))]
     done = subprocess.run([sys.executable, "-c", ALONE, json.dumps(lines)], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def step_of(ended: Ended) -> int:
@@ -176,16 +183,15 @@ def test_only_process_0_prints_and_each_has_a_log(folder, whole):
     assert sorted(path.name for path in (folder / "whole/logs").iterdir()) == ["process-0000.log", "process-0001.log"]
 
 
-def test_one_asked_to_stop_stops_all_after_the_same_step(folder, stopped):
+def test_one_asked_to_stop_stops_all_after_the_same_step(folder, stopped, killed):
     assert [ended.code for ended in stopped] == [0, 0], stopped
     step = step_of(stopped[0])
     assert 0 < step < 20
     assert f"stopped and saved at step {step};" in (folder / "alone/logs/process-0001.log").read_text()
-    assert [path.name for path in (folder / "alone/checkpoints").iterdir() if path.name.isdigit()][-1:] == [str(step)]
+    assert f"resuming at step {step} of 20" in killed[0].out
 
 
 def test_a_killed_process_ends_the_other_with_a_sentence(folder, stopped, killed):
-    """Which of checkpoints up to the step that was saved last are kept."""
     other, victim = killed
     assert victim.code == -signal.SIGKILL
     assert other.code == 1
@@ -204,15 +210,13 @@ def test_one_process_goes_on_where_two_stopped(folder, whole, alone):
     assert losses(folder / "alone/metrics.jsonl") == pytest.approx(losses(folder / "whole/metrics.jsonl"), rel=1e-5)
 
 
-def test_two_processes_evaluate_as_one(folder, whole):
-    argv = ["evaluate", folder / "whole", "--data", folder / "data", "--json"]
-    two = Processes(folder / "evaluate-output", *argv).ended()
+def test_two_processes_evaluate_as_one(folder, whole, alone):
+    two = Processes(folder / "evaluate-output", *evaluate(folder)).ended()
     assert [ended.code for ended in two] == [0, 0], two
     assert two[1].out == ""
-    one = subprocess.run([sys.executable, "-m", "wgpt_jax.cli", *map(str, argv)], capture_output=True, text=True)
-    ours, reference = json.loads(two[0].out), json.loads(one.stdout)
-    assert ours["nll"] == pytest.approx(reference["nll"], rel=1e-5)
-    assert ours["frames"] == reference["frames"]
+    summary = json.loads(two[0].out)
+    assert summary["nll"] == pytest.approx(alone["nll"], rel=1e-5)
+    assert summary["frames"] == alone["frames"]
 
 
 def test_a_process_that_never_comes_is_named(folder):

@@ -45,9 +45,11 @@ def topology_devices(name: str, num_slices: int = 1) -> list[jax.Device]:
         ("ALLOW_MULTIPLE_LIBTPU_LOAD", "1"),
     ):
         os.environ.setdefault(key, value)
-    slices = {} if num_slices == 1 else {"num_slices": num_slices}
+    extra = {} if num_slices == 1 else {"num_slices": num_slices}
+    if re.fullmatch(r"\w+:1(x1)*", name):
+        extra["chips_per_host_bounds"] = (1, 1, 1)  # a host of one chip, which the compiler does not take by itself
     try:
-        devices = topologies.get_topology_desc(platform="tpu", topology_name=name, **slices).devices
+        devices = topologies.get_topology_desc(platform="tpu", topology_name=name, **extra).devices
     except (RuntimeError, ValueError) as error:
         raise RequestError(f"--topology {name}: {_first_line(error)}; the like of {EXAMPLES} are known") from error
     return list(devices)
