@@ -49,8 +49,8 @@ for inputs, extra in (
         check_mesh_fits(config, mesh)
         optimizer = make_optimizer(config.optimizer, 10)
         graph, _ = abstract_model(config.model, mesh)
-        abstract = abstract_state(config.model, optimizer, mesh)
-        state = init_state(config.model, optimizer, mesh, abstract, seed=0)
+        abstract = abstract_state(config, optimizer, mesh)
+        state = init_state(config, optimizer, mesh, abstract)
         step = make_train_step(config, graph, optimizer, mesh, abstract)
         losses[f"{inputs}-{name}"] = []
         for batch in batches:

@@ -363,7 +363,7 @@ def test_the_benched_network_has_the_arrays_of_the_configured_one_on_any_mesh(mo
 
     def arrays(config):
         optimizer = make_optimizer(config.optimizer, config.training.steps)
-        return jax.tree.leaves(abstract_state(config.model, optimizer, mesh))
+        return jax.tree.leaves(abstract_state(config, optimizer, mesh))
 
     assert len(arrays(small)) == len(arrays(config))
     assert sum(leaf.size for leaf in arrays(small)) < sum(leaf.size for leaf in arrays(config)) / 500

@@ -83,10 +83,10 @@ def untrained(config: Config, data: Path, folder: Path, broken: str | None = Non
     """A run as `wgpt train` leaves it, but for the training; the parameters whose name has `broken` in it are NaN."""
     index, mesh = load_index(data), make_mesh(MeshConfig(), jax.devices()[:1])
     optimizer = make_optimizer(config.optimizer, config.training.steps)
-    abstract = abstract_state(config.model, optimizer, mesh)
+    abstract = abstract_state(config, optimizer, mesh)
     write_run(folder, new_run(config, index, {}))
     copy_codec(data, folder)
-    state = init_state(config.model, optimizer, mesh, abstract, seed=0)
+    state = init_state(config, optimizer, mesh, abstract)
     if broken:
         spoilt = {True: jnp.nan, False: 1.0}
         state = state._replace(
@@ -95,7 +95,7 @@ def untrained(config: Config, data: Path, folder: Path, broken: str | None = Non
             )
         )
     with Checkpoints(folder / "checkpoints", config.checkpoint) as checkpoints:
-        checkpoints.save(state, {}, {}, None)
+        checkpoints.save(state, {}, {})
     return folder
 
 

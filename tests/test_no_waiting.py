@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 from synthetic import markov_dataset, tiny_config
 
+from wgpt_jax.metrics import read_metrics
 from wgpt_jax.parallel.mesh import make_mesh
 from wgpt_jax.performance.chips import chip_of
 from wgpt_jax.performance.flops import flops_per_step
 from wgpt_jax.performance.roofline import mfu_ceiling
-from wgpt_jax.training import logs, loop
+from wgpt_jax.training import logs, loop, throughput
 from wgpt_jax.training.checkpoint import Checkpoints
-from wgpt_jax.training.logs import read_metrics
+from wgpt_jax.training.evaluations import Evaluations
 from wgpt_jax.training.state import abstract_model, count_parameters
 
 STEPS, EVERY, SAVE = 11, 3, 5
@@ -86,7 +87,7 @@ def device(monkeypatch) -> Device:
     Tracing and compiling make constants, which are transfers: the first step is free, and so are evaluations and saves.
     """
     device = Device()
-    real_step, real_save, real_evaluate = loop.make_train_step, Checkpoints.save, loop._evaluate
+    real_step, real_save, real_evaluate = loop.make_train_step, Checkpoints.save, Evaluations.evaluate
     guard = contextlib.ExitStack()
 
     def make_train_step(*args):
@@ -117,8 +118,8 @@ def device(monkeypatch) -> Device:
 
     monkeypatch.setattr(loop, "make_train_step", make_train_step)
     monkeypatch.setattr(Checkpoints, "save", save)
-    monkeypatch.setattr(loop, "_evaluate", evaluate)
-    monkeypatch.setattr(logs, "time", SimpleNamespace(perf_counter=lambda: device.now))
+    monkeypatch.setattr(Evaluations, "evaluate", evaluate)
+    monkeypatch.setattr(throughput, "time", SimpleNamespace(perf_counter=lambda: device.now))
     with guard:
         yield device
 
@@ -172,7 +173,7 @@ def test_the_guard_is_up_while_training(device, data, tmp_path, monkeypatch):
 
 def test_speed_is_that_of_the_device_whatever_lies_between(device, data, tmp_path, monkeypatch, capsys):
     """A second per step, though steps are dispatched in no time, the first compiles, and saves and evaluations wait."""
-    monkeypatch.setattr(logs, "chip_of", lambda kind: CHIP)
+    monkeypatch.setattr(throughput, "chip_of", lambda kind: CHIP)
     loop.train(config(), data, tmp_path / "run")
     rows = [row for row in read_metrics(tmp_path / "run/metrics.jsonl") if row["kind"] == "train"]
     assert "frames_per_second" not in rows[0], "no window before the first logged step, which holds the compilation"
@@ -186,4 +187,4 @@ def test_speed_is_that_of_the_device_whatever_lies_between(device, data, tmp_pat
     parameters = count_parameters(abstract_model(config().model, make_mesh(config().mesh))[1])
     ceiling = mfu_ceiling(config(), CHIP, parameters).mfu
     assert f"ceiling on MFU for these widths on TPU v5e: {100 * ceiling:.0f} % (roofline)" in captured.out
-    assert f"MFU 0.0 % (at most {100 * ceiling:.0f} %)" in captured.err, "in the progress bar"
+    assert f"MFU 0.0 % (at most {100 * ceiling:.0f} %)" in captured.out, "in the progress"

@@ -165,7 +165,7 @@ def test_a_step_is_worth_three_forward_passes_of_the_frames_that_are_drawn(fract
     config = sized(fraction, output_codebooks=8)
     mesh, optimizer = make_mesh(MeshConfig(1, 1, 1)), make_optimizer(config.optimizer, 10)
     graph, _ = abstract_model(config.model, mesh)
-    abstract = abstract_state(config.model, optimizer, mesh)
+    abstract = abstract_state(config, optimizer, mesh)
     lowered = make_train_step(config, graph, optimizer, mesh, abstract).lower(abstract, some_batch(config))
     assert lowered.cost_analysis()["flops"] / (3 * with_full_attention(config)) == pytest.approx(1.02, abs=0.015)
 

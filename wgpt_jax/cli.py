@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import json
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import tyro
 
 from wgpt_jax.closed_loop.request import GenerateArgs
 from wgpt_jax.command import guarded, run_command
-from wgpt_jax.config import Config, read_config_file
+from wgpt_jax.config import Config, Weights, read_config_file
 from wgpt_jax.errors import RequestError
 from wgpt_jax.parallel.place import HostFlags
 
@@ -32,8 +33,29 @@ class TrainArgs:
     """Run folder: checkpoints, metrics, plots. Made if it is not there."""
     config: Annotated[Config, tyro.conf.arg(name="")] = Config()  # noqa: RUF009 (frozen)
     hosts: Annotated[HostFlags, tyro.conf.arg(name="")] = HostFlags()  # noqa: RUF009
+    fresh: bool = False
+    """Delete the run that is in WORKDIR and start over."""
+    start_from: Annotated[str | None, tyro.conf.arg(name="from", metavar="RUN[@STEP]")] = None
+    """Begin a new run with the weights of another one (STEP is a number, latest or best) or of `wgpt export`."""
     profile: Annotated[str | None, tyro.conf.arg(metavar="START:STOP")] = None
     """Steps of the run to trace with JAX's profiler, into WORKDIR/profile."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportArgs:
+    """Writes the weights of a run: OUT/model.safetensors, and OUT/config.json with all that they depend on.
+
+    `wgpt train --from OUT` begins with them again, bit for bit.
+    """
+
+    run: tyro.conf.Positional[Path]
+    """Run folder made by `wgpt train`."""
+    out: tyro.conf.Positional[Path]
+    """Folder to make."""
+    step: str = "latest"
+    """Checkpoint: a step, `latest`, or `best` (lowest validation NLL while training)."""
+    weights: Weights = "raw"
+    """ema: the averaged weights of a run with --optimizer.ema."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +70,8 @@ class EvaluateArgs:
     """Split to score."""
     step: str = "latest"
     """Checkpoint: a step, `latest`, or `best` (lowest validation NLL while training)."""
+    weights: Weights = "raw"
+    """ema: the averaged weights of a run with --optimizer.ema."""
     mel: str = "all"
     """Mel that a hybrid reads: a source of the data (original, codec1, ...), null for none, or all, one by one."""
     json: bool = False
@@ -63,7 +87,11 @@ def train_command(argv: Sequence[str]) -> int:
         from wgpt_jax.training.loop import train  # after --help, which needs no JAX
 
         with start_hosts(args.hosts, args.workdir):
-            train(args.config, args.data, args.workdir, profile=args.profile)
+            options = {"fresh": args.fresh, "start_from": args.start_from, "profile": args.profile}
+            step = train(args.config, args.data, args.workdir, **options)
+            if step < args.config.training.steps:
+                again = shlex.join(["wgpt", "train", *(word for word in argv if word != "--fresh")])
+                print(f"stopped and saved at step {step}; to continue:\n  {again}")
 
     def parse_twice() -> None:
         # The first pass finds the file wherever it stands; --help shows that file's values, where one is named.
@@ -87,7 +115,8 @@ def evaluate_command(argv: Sequence[str]) -> int:
         step = _step(args.step)
         read_run(args.run)  # before several processes make a folder for their logs there
         with start_hosts(args.hosts, args.run):
-            result = evaluate(args.run, args.data, args.split, step=step, mel=args.mel, progress=not args.json)
+            which = {"step": step, "weights": args.weights, "mel": args.mel}
+            result = evaluate(args.run, args.data, args.split, **which, progress=not args.json)
             print(json.dumps(result.summary) if args.json else format_table(result.summary))
 
     return run_command(main, EvaluateArgs, argv, prog="wgpt evaluate")
@@ -108,6 +137,19 @@ def generate_command(argv: Sequence[str]) -> int:
     return run_command(main, GenerateArgs, argv, prog="wgpt generate")
 
 
+def export_command(argv: Sequence[str]) -> int:
+    """``wgpt export``."""
+
+    def main(args: ExportArgs) -> None:
+        from wgpt_jax.training.weights import export
+
+        done = export(args.run, args.out, step=_step(args.step), ema=args.weights == "ema")
+        averaged = "averaged " if args.weights == "ema" else ""
+        print(f"{done['parameters']:,} {averaged}parameters of step {done['step']} in {done['file']}")
+
+    return run_command(main, ExportArgs, argv, prog="wgpt export")
+
+
 def _step(text: str) -> int | str:
     """A checkpoint as the flag names it."""
     if text not in ("latest", "best") and not text.isdigit():
@@ -122,6 +164,13 @@ def demo_command(argv: Sequence[str]) -> int:
     return run_command(demo, DemoArgs, argv, prog="wgpt demo")
 
 
+def watch_command(argv: Sequence[str]) -> int:
+    """``wgpt watch``."""
+    from wgpt_jax.watch import watch_command
+
+    return watch_command(argv)
+
+
 def doctor_command(argv: Sequence[str]) -> int:
     """``wgpt doctor``."""
     from wgpt_jax.doctor.main import doctor
@@ -133,8 +182,10 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "demo": (demo_command, "everything end to end, offline, in minutes on a CPU"),
     "doctor": (doctor_command, "say what is here and what a run would be, before anything compiles"),
     "train": (train_command, "train a model, or continue a run"),
+    "watch": (watch_command, "say where a run stands, also while it trains"),
     "evaluate": (evaluate_command, "score a run on a split of prepared data"),
     "generate": (generate_command, "generate audio from a run, from nothing or from a prompt"),
+    "export": (export_command, "write the weights of a run as safetensors"),
 }
 
 

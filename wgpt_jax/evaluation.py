@@ -14,7 +14,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from wgpt_jax.config import Config, MeshConfig
+from wgpt_jax.config import Config, MeshConfig, Weights
 from wgpt_jax.data.index import INDEX_NAME, DataIndex, file_sha256, load_index
 from wgpt_jax.data.ngrams import load_ngrams
 from wgpt_jax.data.pipeline import EvaluationBatch, evaluation_batches
@@ -52,6 +52,7 @@ def evaluate(
     split: str = "validation",
     *,
     step: int | str = "latest",
+    weights: Weights = "raw",
     mel: str = "all",
     progress: bool = True,
 ) -> Evaluation:
@@ -62,6 +63,7 @@ def evaluate(
         data: prepared data, made with the run's codec and mel.
         split: train, validation or test.
         step: a checkpoint's step, ``latest`` or ``best``.
+        weights: ``raw``, or ``ema`` for the averaged ones (``optimizer.ema``).
         mel: what a hybrid reads: one of the data's mel sources, ``null`` for the null mel, or ``all`` of them one after
             the other. :func:`meaning` says what an NLL under each is. Token-only models read none: ``all`` it stays.
         progress: whether to show progress bars.
@@ -78,9 +80,10 @@ def evaluate(
     check_model_fits_data(info.config, index, data)
     sources = _sources(mel, info.config, index, data)
     asked = {"the data's index.json": file_sha256(Path(data) / INDEX_NAME), "step": step, "split": split, "mel": mel}
+    asked["weights"] = weights
     check_same("the request", asked, "start all processes with the same command")
     mesh = make_mesh(MeshConfig())
-    graph, params, step = load_network(run, info, mesh, step)
+    graph, params, step = load_network(run, info, mesh, step, weights)
     eval_fn = first_together("the first evaluation", make_eval_step(info.config.model, graph, mesh, params))
     scores = {
         source: score_split(eval_fn, params, data, index, split, info.config, mesh, mel=source, progress=progress)
@@ -93,6 +96,7 @@ def evaluate(
         "data": str(data),
         "same_data": same_data,
         "step": step,
+        "weights": weights,
         "split": split,
         "inputs": info.config.model.inputs,
         "output_codebooks": info.config.model.output_codebooks,
@@ -106,13 +110,14 @@ def evaluate(
     }
     if len(sources) > 1:
         summary["by_mel_source"] = rows
+    which = f"{split}-{step}" + ("-ema" if weights == "ema" else "")
     other_data = "" if same_data else f"-{training_data_fingerprint(index)}"
     if jax.process_index() == 0:
         folder = RunFolder(run).evaluation
         folder.mkdir(exist_ok=True)
         for source in sources:
-            _write_documents(folder / f"{split}-{step}-{source}{other_data}.documents.jsonl", scores[source])
-        (folder / f"{split}-{step}-{sources[0]}{other_data}.json").write_text(json.dumps(summary, indent=1) + "\n")
+            _write_documents(folder / f"{which}-{source}{other_data}.documents.jsonl", scores[source])
+        (folder / f"{which}-{sources[0]}{other_data}.json").write_text(json.dumps(summary, indent=1) + "\n")
     return Evaluation(summary, scores[sources[0]])
 
 
@@ -161,20 +166,17 @@ def _row(scores: SplitScores, index: DataIndex) -> dict[str, Any]:
 
 
 def load_network(
-    run: str | os.PathLike, info: RunInfo, mesh: Mesh, step: int | str = "latest"
+    run: str | os.PathLike, info: RunInfo, mesh: Mesh, step: int | str = "latest", weights: Weights = "raw"
 ) -> tuple[nnx.GraphDef, nnx.State, int]:
     """A run's network: its graph, the parameters of a checkpoint on ``mesh``, and the checkpoint's step.
 
     Raises:
-        RequestError: if the checkpoint is not there or cannot be read.
+        RequestError: if the checkpoint, or its average for ``ema``, is not there or cannot be read.
     """
     graph, abstract = abstract_model(info.config.model, mesh)
-    with Checkpoints(RunFolder(run).checkpoints) as checkpoints:
-        if step == "best":
-            step = checkpoints.best_step
-            if step is None:
-                raise RequestError(f"{run} has no evaluated checkpoint yet; use --step latest")
-        params, step = checkpoints.restore_params(abstract, None if step == "latest" else step)
+    folder = RunFolder(run)
+    with Checkpoints(folder.checkpoints, evaluated=folder.evaluated()) as checkpoints:
+        params, step = checkpoints.restore_params(abstract, step, ema=weights == "ema")
     return graph, params, step
 
 
@@ -190,7 +192,8 @@ def score_split(
     mel: str,
     limit: int = 0,
     progress: bool = False,
-) -> SplitScores:
+    stop: Callable[[], bool] = lambda: False,
+) -> SplitScores | None:
     """Runs the evaluation step over a split.
 
     Args:
@@ -204,6 +207,10 @@ def score_split(
         mel: a mel source of the data, ``null``, or ``none`` for a token-only model; see :func:`main_source`.
         limit: windows at most; 0 for every document.
         progress: whether to show a progress bar.
+        stop: asked before each batch whether to give up.
+
+    Returns:
+        the scores; None if it gave up.
     """
     ngrams = load_ngrams(data)
     log_unigram, log_bigram = np.log(ngrams.unigram()), np.log(ngrams.bigram())
@@ -215,8 +222,12 @@ def score_split(
     batches = evaluation_batches(data, index, split, config.data.context, size, limit, source)
     label = f"evaluating {split}" + ("" if mel == NONE else f", {mel} mel")
     sharding = batch_sharding(mesh)
-    with tqdm(total=index.frames(split), unit="frame", unit_scale=True, disable=not progress, desc=label) as bar:
+    # A bar on a terminal only (None): in a log file it would be a line without end.
+    hidden = None if progress else True
+    with tqdm(total=index.frames(split), unit="frame", unit_scale=True, disable=hidden, desc=label) as bar:
         for batch in batches:
+            if stop():
+                return None
             # Every process has read the whole batch; device_put would send it round to see whether that is so.
             arrays = jax.tree.map(
                 lambda field: jax.make_array_from_callback(field.shape, sharding, field.__getitem__), batch.batch
@@ -265,8 +276,9 @@ def format_table(summary: dict[str, Any]) -> str:
     """An evaluation as text for a terminal."""
     main = summary["mel_source"]
     sources = summary.get("by_mel_source", {main: summary})
+    step = f"step {summary['step']}" + (", averaged weights" if summary["weights"] == "ema" else "")
     lines = [
-        f"{summary['run']}, step {summary['step']}: {summary['inputs']} model, {summary['parameters']:,} parameters",
+        f"{summary['run']}, {step}: {summary['inputs']} model, {summary['parameters']:,} parameters",
         f"{summary['split']} split, {summary['documents']} documents, {summary['frames']:,} frames",
         *([] if summary["codec_causal"] else ["WARNING: the codec is not causal, its tokens contain the future"]),
         *([] if _trained_on(summary) else [f"WARNING: trained on {', '.join(summary['mel_mix'])}, never on {main}"]),

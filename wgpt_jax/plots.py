@@ -72,7 +72,38 @@ def plot_generated(
         out: PNG to write.
         prompt_frames: frames at the start that were given; 0 for none, and no line.
     """
-    figure, (top, bottom) = _draw_mel_and_tokens(mel, tokens, frames_per_second, title)
+    figure = _draw_generated(mel, tokens, frames_per_second, title, prompt_frames)
+    figure.savefig(out, dpi=120)
+    plt.close(figure)
+
+
+def generated_pixels(
+    mel: np.ndarray,
+    tokens: np.ndarray,
+    frames_per_second: float,
+    title: str,
+    *,
+    prompt_frames: int = 0,
+    mel_range: tuple[float, float],
+) -> np.ndarray:
+    """The picture of :func:`plot_generated` as an array, in colours that several pictures can share.
+
+    Args:
+        mel, tokens, frames_per_second, title, prompt_frames: as of :func:`plot_generated`.
+        mel_range: values of the mel that the darkest and the brightest colour stand for.
+
+    Returns:
+        uint8 [height, width, 3].
+    """
+    figure = _draw_generated(mel, tokens, frames_per_second, title, prompt_frames, mel_range)
+    figure.canvas.draw()
+    pixels = np.array(figure.canvas.buffer_rgba())[..., :3]
+    plt.close(figure)
+    return pixels
+
+
+def _draw_generated(mel, tokens, frames_per_second, title, prompt_frames, mel_range=(None, None)):
+    figure, (top, bottom) = _draw_mel_and_tokens(mel, tokens, frames_per_second, title, mel_range)
     if prompt_frames:
         edge = prompt_frames / frames_per_second
         for axes in (top, bottom):
@@ -83,18 +114,20 @@ def plot_generated(
             top.annotate(
                 text, (edge, 1), (gap, 4), xycoords=top.get_xaxis_transform(), textcoords="offset points", ha=side
             )
-    figure.savefig(out, dpi=120)
-    plt.close(figure)
+    return figure
 
 
-def _draw_mel_and_tokens(mel, tokens, frames_per_second, title):
-    """The figure and its two axes: mel [n, M] above tokens [n, K]."""
+def _draw_mel_and_tokens(mel, tokens, frames_per_second, title, mel_range=(None, None)):
+    """The figure and its two axes: mel [n, M], in colours over its own range if none is given, above tokens [n, K]."""
     seconds = len(mel) / frames_per_second
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(9, 5), sharex=True, layout="constrained", height_ratios=[2, 1])
+    low, high = mel_range
     top.imshow(
-        mel.T.astype(np.float32), origin="lower", aspect="auto", extent=(0, seconds, 0, mel.shape[1]), cmap="magma"
-    )
+        mel.T.astype(np.float32), origin="lower", aspect="auto", extent=(0, seconds, 0, mel.shape[1]), cmap="magma",
+        vmin=low, vmax=high,
+    )  # fmt: skip
     top.set(ylabel="mel band", title=title)
+    top.title.set_parse_math(False)  # a name can have dollars in it
     bottom.imshow(
         tokens.T, origin="lower", aspect="auto", extent=(0, seconds, 0.5, tokens.shape[1] + 0.5), cmap="nipy_spectral",
         interpolation="nearest",

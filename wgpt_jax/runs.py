@@ -1,12 +1,14 @@
 """The run folder: what a run is, where its files are, and whether a request belongs to it.
 
 run.json          configuration, data fingerprint, codec, versions
-checkpoints/      Orbax steps
+checkpoints/      Orbax steps; damaged-checkpoints/ has those that could not be read any more
 metrics.jsonl     one line per logged step, one per evaluation
 tensorboard/      the same as event files
+profile/          traces of `--profile`
 loss.png          loss curves
 evaluation/       one JSON and one per-document JSON-lines file per `wgpt evaluate`
 logs/             what the processes above 0 print, if there are several
+training.lock     held while a process trains here
 codec.safetensors the codec's decoder, for `wgpt generate`
 """
 
@@ -25,10 +27,17 @@ from wgpt_jax.audio.mel import MelConfig
 from wgpt_jax.config import Config, config_from_dict, differences
 from wgpt_jax.data.index import CodecInfo, DataIndex
 from wgpt_jax.errors import RequestError
+from wgpt_jax.metrics import evaluated, read_metrics
 
-RUN_VERSION = 1
+RUN_VERSION = 2
 _FREE = (
-    *("training.steps", "training.eval_every", "training.eval_windows", "training.microbatches"),
+    *(
+        "training.steps",
+        "training.eval_every",
+        "training.eval_windows",
+        "training.microbatches",
+        "training.max_skipped",
+    ),
     *("data.workers", "model.attention", "model.remat"),
 )
 _FREE_GROUPS = ("checkpoint.", "logging.", "mesh.")
@@ -49,6 +58,8 @@ class RunInfo:
     parameters: dict[str, int]
     """Number of parameters by part of the network."""
     versions: dict[str, str]
+    started_from: str | None = None
+    """Where the first weights are from, as ``/folder@step``; None if they were drawn."""
     version: int = RUN_VERSION
 
     def data_identity(self) -> dict[str, Any]:
@@ -78,9 +89,23 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def damaged(self) -> Path:
+        """Folder of checkpoints that could not be read any more."""
+        return self.path / "damaged-checkpoints"
+
+    @property
+    def profile(self) -> Path:
+        """Folder of traces."""
+        return self.path / "profile"
+
+    @property
     def metrics(self) -> Path:
         """``metrics.jsonl``."""
         return self.path / "metrics.jsonl"
+
+    def evaluated(self) -> dict[int, float]:
+        """Validation NLL of every step that training evaluated (:func:`wgpt_jax.metrics.evaluated`)."""
+        return evaluated(read_metrics(self.metrics))
 
     @property
     def loss_plot(self) -> Path:
@@ -118,7 +143,7 @@ def training_data_fingerprint(index: DataIndex) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def new_run(config: Config, index: DataIndex, parameters: dict[str, int]) -> RunInfo:
+def new_run(config: Config, index: DataIndex, parameters: dict[str, int], started_from: str | None = None) -> RunInfo:
     """What ``run.json`` says of a run of ``config`` on data with ``index``."""
     return RunInfo(
         config=config,
@@ -129,6 +154,7 @@ def new_run(config: Config, index: DataIndex, parameters: dict[str, int]) -> Run
         data_fingerprint=training_data_fingerprint(index),
         parameters=parameters,
         versions={name: importlib.metadata.version(name) for name in ("wgpt_jax", "jax", "flax", "optax", "grain")},
+        started_from=started_from,
     )
 
 
@@ -142,23 +168,36 @@ def read_run(path: str | os.PathLike) -> RunInfo:
     if not file.is_file():
         raise RequestError(f"{path} is no run folder (no run.json); make one with wgpt train")
     try:
-        fields = json.loads(file.read_text())
-        if fields["version"] != RUN_VERSION:
-            raise RequestError(
-                f"{file} is of version {fields['version']}, this version of wgpt_jax reads {RUN_VERSION}"
-            )
-        return RunInfo(
-            config=config_from_dict(fields["config"]),
-            clock=Clock(**fields["clock"]),
-            codec=CodecInfo(**fields["codec"]),
-            mel=MelConfig(**fields["mel"]),
-            codebooks=fields["codebooks"],
-            data_fingerprint=fields["data_fingerprint"],
-            parameters=fields["parameters"],
-            versions=fields["versions"],
-        )
+        return run_from_dict(json.loads(file.read_text()), file)
     except (ValueError, TypeError, KeyError) as error:
-        raise RequestError(f"{file} is damaged ({error!r}); train in a new --workdir") from error
+        raise RequestError(
+            f"{file} is damaged ({error!r}); train in a new --workdir, or start over with --fresh"
+        ) from error
+
+
+def run_from_dict(fields: dict[str, Any], file: Path) -> RunInfo:
+    """What ``dataclasses.asdict`` made of a :class:`RunInfo`.
+
+    Raises:
+        RequestError: if it is of another version, which ``file`` is blamed for, or its configuration is wrong.
+        ValueError, TypeError, KeyError: if something else is wrong with it.
+    """
+    if fields["version"] != RUN_VERSION:
+        raise RequestError(
+            f"{file} is of version {fields['version']}, this version of wgpt_jax reads {RUN_VERSION}; use the wgpt_jax "
+            "that wrote it, or train anew in another --workdir"
+        )
+    return RunInfo(
+        config=config_from_dict(fields["config"]),
+        clock=Clock(**fields["clock"]),
+        codec=CodecInfo(**fields["codec"]),
+        mel=MelConfig(**fields["mel"]),
+        codebooks=fields["codebooks"],
+        data_fingerprint=fields["data_fingerprint"],
+        parameters=fields["parameters"],
+        versions=fields["versions"],
+        started_from=fields["started_from"],
+    )
 
 
 def write_run(path: str | os.PathLike, info: RunInfo) -> None:
@@ -234,21 +273,23 @@ def check_same_run(info: RunInfo, config: Config, fingerprint: str, run: str | o
         warnings about keys that may change but change the result.
 
     Raises:
-        RequestError: naming the first key that must not differ.
+        RequestError: naming the keys that must not differ.
     """
     changed = differences(info.config, config)
-    for key, (old, new) in changed.items():
-        if key not in _FREE and not key.startswith(_FREE_GROUPS):
-            raise RequestError(
-                f"{run} belongs to another configuration: {key} is {old} there and {new} here; "
-                "use the same value or another --workdir"
-            )
+    fixed = {key: pair for key, pair in changed.items() if key not in _FREE and not key.startswith(_FREE_GROUPS)}
+    if fixed:
+        told = ", ".join(f"{key} is {old} there and {new} here" for key, (old, new) in fixed.items())
+        raise RequestError(
+            f"{run} belongs to another configuration: {told}; use the same values or another --workdir (--from {run} "
+            "would begin it with these weights), or give up what is there with --fresh"
+        )
     if info.data_fingerprint != fingerprint:
         raise RequestError(
             f"{run} was trained on other data (training shards {info.data_fingerprint}, now {fingerprint}); "
-            "use the same --data or another --workdir"
+            f"use the same --data or another --workdir (--from {run} would begin it with these weights)"
         )
     if "training.steps" in changed:
         old, new = changed["training.steps"]
-        return [f"training.steps changes from {old} to {new}: the learning-rate schedule changes with it"]
+        where = "from the warm-up on" if config.optimizer.schedule == "cosine" else "where it decays"
+        return [f"training.steps changes from {old} to {new}: the learning-rate schedule changes with it, {where}"]
     return []

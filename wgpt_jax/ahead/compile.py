@@ -93,7 +93,7 @@ def compile_step(config: Config, mesh: Mesh, available: int | None = None) -> Co
     available = memory_of(device) if available is None else available
     optimizer = make_optimizer(config.optimizer, config.training.steps)
     graph, params = abstract_model(config.model, mesh)
-    state = abstract_state(config.model, optimizer, mesh)
+    state = abstract_state(config, optimizer, mesh)
     batch = abstract_batch(config, mesh)
     step = make_train_step(config, graph, optimizer, mesh, state)
 

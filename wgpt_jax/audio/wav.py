@@ -1,6 +1,7 @@
-"""A WAV file that grows while sound is being made; by the standard library, so that generating needs no more."""
+"""WAV by the standard library, so that generating needs no more: as bytes, or a file that grows while sound is made."""
 
 import contextlib
+import io
 import os
 import wave
 from pathlib import Path
@@ -10,6 +11,20 @@ import numpy as np
 from wgpt_jax.errors import RequestError, WorkError
 
 _LARGEST = 2**32 - 1 - 36  # bytes of samples: the header counts the file in 32 bits, with 36 bytes of its own
+
+
+def encode_wav(samples: np.ndarray, sample_rate: int) -> bytes:
+    """A whole mono PCM16 file.
+
+    Args:
+        samples: float [n], finite, full scale 1; clipped to [-1, 1) and rounded to the nearest of 2^16 steps.
+        sample_rate: in Hz.
+    """
+    file = io.BytesIO()
+    with wave.open(file, "wb") as writer:
+        writer.setparams(_parameters(sample_rate))
+        writer.writeframes(_pcm16(samples))
+    return file.getvalue()
 
 
 class WavWriter:
@@ -36,7 +51,7 @@ class WavWriter:
         except OSError as error:
             raise RequestError(f"cannot write {self.path}: {error.strerror or error}") from error
         self._wave = wave.open(self._file, "wb")  # noqa: SIM115
-        self._wave.setparams((1, 2, sample_rate, 0, "NONE", "not compressed"))
+        self._wave.setparams(_parameters(sample_rate))
         self._append(b"")  # the header: a file of no samples, until there are some
 
     def __enter__(self) -> "WavWriter":
@@ -67,8 +82,7 @@ class WavWriter:
         if not np.isfinite(samples).all():
             at = (self._wave.tell() + np.isfinite(samples).argmin()) / self._wave.getframerate()
             raise WorkError(f"non-finite samples (NaN or infinity) at {at:.2f} seconds of {self.path}")
-        steps = np.minimum(np.rint(np.clip(samples, -1.0, 1.0) * 32768.0), 32767.0)
-        data = steps.astype(np.int16).tobytes()  # in native order: wave swaps where it must
+        data = _pcm16(samples)
         if 2 * self._wave.tell() + len(data) > _LARGEST:
             raise WorkError(f"{self.path} has reached 4 GiB, the most that a WAV file can hold")
         self._append(data)
@@ -80,3 +94,12 @@ class WavWriter:
         except OSError as error:
             self.close()
             raise WorkError(f"cannot write {self.path}: {error.strerror}") from error
+
+
+def _parameters(sample_rate: int) -> tuple:
+    return (1, 2, sample_rate, 0, "NONE", "not compressed")
+
+
+def _pcm16(samples: np.ndarray) -> bytes:
+    steps = np.minimum(np.rint(np.clip(samples, -1.0, 1.0) * 32768.0), 32767.0)
+    return steps.astype(np.int16).tobytes()  # in native order: wave swaps where it must

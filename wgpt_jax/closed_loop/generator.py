@@ -2,17 +2,16 @@
 
 import contextlib
 import os
-import time
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import jax
-import numpy as np
+from flax import nnx
 
-from wgpt_jax.audio.codec_file import CodecDecoder, load_codec_decoder
-from wgpt_jax.closed_loop.loop import Given, Loop, compile_chunk
+from wgpt_jax.audio.codec_file import CodecDecoder, DecoderSpec, load_codec_decoder
+from wgpt_jax.closed_loop.loop import Loop
 from wgpt_jax.closed_loop.request import Mode
 from wgpt_jax.closed_loop.sampling import Sampling
+from wgpt_jax.closed_loop.stream import Chunk, Prompt, Streamer
 from wgpt_jax.config import MeshConfig
 from wgpt_jax.errors import RequestError, WorkError
 from wgpt_jax.evaluation import load_network
@@ -21,25 +20,6 @@ from wgpt_jax.runs import RunFolder, RunInfo, read_run
 
 CHUNK_FRAMES = 50
 """Frames per call of the device: two thirds of a second at 75 Hz is written at a time."""
-_FADE_SECONDS = 0.02
-
-
-class Prompt(NamedTuple):
-    """What is continued, on the run's clock."""
-
-    samples: np.ndarray
-    """float32 [n * hop]."""
-    tokens: np.ndarray
-    """int [n, K']; K' at least the network's output codebooks."""
-
-
-class Chunk(NamedTuple):
-    """The next frames of every sample."""
-
-    tokens: np.ndarray
-    """int16 [B, n, K]."""
-    samples: np.ndarray
-    """float32 [B, n * hop]; a prompt's own samples, faded into the decode over its last 20 ms."""
 
 
 class Generator:
@@ -51,7 +31,6 @@ class Generator:
         mode: ``hybrid`` (the loop is closed) or ``tokens`` (the null mel).
         codebooks: K, predicted and heard.
         warnings: sentences about this mode and how the run was trained.
-        compile_seconds: spent on compiling so far.
     """
 
     def __init__(self, run: str | os.PathLike, *, step: int | str = "latest", mode: Mode | None = None):
@@ -67,31 +46,23 @@ class Generator:
         """
         self.info = info = read_run(run)
         self.mode: Mode = _checked_mode(info, mode, run)
-        codec = _load_codec(run, info)
+        codec = load_run_codec(run, info)
         graph, self._params, self.step = load_network(run, info, make_mesh(MeshConfig(), jax.devices()[:1]), step)
         self._weights = jax.device_put(codec.weights, jax.devices()[0])
         self.codebooks = info.config.model.output_codebooks
         self.warnings = _warnings(info, self.mode)
-        self.compile_seconds = 0.0
-        self._loop = Loop(
-            graph=graph,
-            codec=codec.spec,
-            mel=info.mel,
-            clock=info.clock,
-            codebooks=self.codebooks,
-            window=info.config.data.context,
-            closed=self.mode == "hybrid",
-            hears_prompt=info.config.data.main_mel == "original",
-        )
-        self._compiled: dict[int, tuple] = {}
+        self._loop = loop_of(info, graph, codec.spec, self.mode)
+        self._streamer = Streamer(self._loop, self._weights, CHUNK_FRAMES)
+
+    @property
+    def compile_seconds(self) -> float:
+        """Spent on compiling so far."""
+        return self._streamer.compile_seconds
 
     def compile(self, batch: int) -> None:
         """Compiles for a batch size, if that was not done yet; :meth:`stream` does it by itself."""
-        if batch not in self._compiled:
-            begin = time.perf_counter()
-            with _device_failures_told(batch):
-                self._compiled[batch] = compile_chunk(self._loop, self._params, self._weights, batch, CHUNK_FRAMES)
-            self.compile_seconds += time.perf_counter() - begin
+        with self._failures_told(batch):
+            self._streamer.compile(self._params, batch)
 
     def stream(
         self, frames: int, *, sampling: Sampling, seeds: Sequence[int] = (0,), prompt: Prompt | None = None
@@ -112,70 +83,32 @@ class Generator:
             RequestError: if ``frames`` leaves nothing to generate.
             WorkError: if the network's output is not finite, or the device fails.
         """
-        if prompt is not None:
-            _check_prompt(prompt, self.codebooks, self.info.clock.hop)
-        known = 0 if prompt is None else len(prompt.tokens)
-        if frames <= known:
-            raise RequestError(f"the prompt has {known} frames, {frames} were asked for in all; ask for more")
-        self.compile(len(seeds))
-        start, chunk = self._compiled[len(seeds)]
-        keys = np.asarray(seeds, np.uint32)
-        with _device_failures_told(len(seeds)):
-            state = start(self._params, self._weights)
-        for first in range(0, frames, CHUNK_FRAMES):
-            here = min(CHUNK_FRAMES, frames - first)
-            given = self._given(prompt, first)
-            with _device_failures_told(len(seeds)):
-                state, tokens, samples = chunk(self._params, self._weights, state, given, sampling, keys)
-                # To the host before they are cut: a cut on the device would be compiled.
-                samples = np.array(samples)[:, : here * self.info.clock.hop]
-            if not np.isfinite(samples).all():
-                raise WorkError(
-                    f"checkpoint {self.step} gives logits or samples that are not finite between frames {first} and "
-                    f"{first + here}; try another --step"
-                )
-            if prompt is not None:
-                _lead_with(samples, prompt.samples, first * self.info.clock.hop, self.info.clock.sample_rate)
-            yield Chunk(np.asarray(tokens, np.int16)[:, :here], samples)
+        with self._failures_told(len(seeds)):
+            yield from self._streamer.stream(self._params, frames, sampling=sampling, seeds=seeds, prompt=prompt)
 
-    def _given(self, prompt: Prompt | None, first: int) -> Given:
-        """The prompt's part of the chunk that begins with frame ``first``."""
-        hop = self.info.clock.hop
-        known = np.zeros(CHUNK_FRAMES, bool)
-        tokens = np.zeros((CHUNK_FRAMES, self.codebooks), np.int32)
-        samples = np.zeros((CHUNK_FRAMES, hop), np.float32)
-        if prompt is not None:
-            part = prompt.tokens[first : first + CHUNK_FRAMES, : self.codebooks]
-            known[: len(part)] = True
-            tokens[: len(part)] = part
-            samples[: len(part)] = prompt.samples[first * hop : (first + len(part)) * hop].reshape(-1, hop)
-        return Given(known, tokens, samples)
+    @contextlib.contextmanager
+    def _failures_told(self, batch: int) -> Iterator[None]:
+        try:
+            yield
+        except FloatingPointError as error:
+            raise WorkError(f"checkpoint {self.step} gives {error}; try another --step") from error
+        except jax.errors.JaxRuntimeError as error:  # most of them mean that the batch does not fit
+            first_line = str(error).splitlines()[0]
+            raise WorkError(f"the device failed with {batch} sample(s) at once: {first_line}; try fewer") from error
 
 
-@contextlib.contextmanager
-def _device_failures_told(batch: int) -> Iterator[None]:
-    """Most of them mean that the batch does not fit."""
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        first_line = str(error).splitlines()[0]
-        raise WorkError(f"the device failed with {batch} sample(s) at once: {first_line}; try fewer") from error
-
-
-def _lead_with(samples: np.ndarray, prompt: np.ndarray, offset: int, sample_rate: int) -> None:
-    """Puts a prompt's own samples over their decode, in place, and fades to the decode at its end: no click.
-
-    Args:
-        samples: float32 [B, n], decoded.
-        prompt: float32 [P].
-        offset: index of ``samples``' first sample in the whole.
-        sample_rate: in Hz.
-    """
-    own = prompt[offset : offset + samples.shape[1]]
-    fade = min(int(_FADE_SECONDS * sample_rate), len(prompt))
-    left = (len(prompt) - offset - np.arange(len(own))) / fade  # of the fade, 0 at the end
-    weight = (0.5 - 0.5 * np.cos(np.pi * np.clip(left, 0.0, 1.0))).astype(np.float32)
-    samples[:, : len(own)] = weight * own + (1 - weight) * samples[:, : len(own)]
+def loop_of(info: RunInfo, graph: nnx.GraphDef, codec: DecoderSpec, mode: Mode) -> Loop:
+    """The loop of a run's network and codec."""
+    return Loop(
+        graph=graph,
+        codec=codec,
+        mel=info.mel,
+        clock=info.clock,
+        codebooks=info.config.model.output_codebooks,
+        window=info.config.data.context,
+        closed=mode == "hybrid",
+        hears_prompt=info.config.data.main_mel == "original",
+    )
 
 
 def _checked_mode(info: RunInfo, mode: Mode | None, run: str | os.PathLike) -> Mode:
@@ -196,8 +129,12 @@ def check_codec_streams(info: RunInfo) -> None:
         )
 
 
-def _load_codec(run: str | os.PathLike, info: RunInfo) -> CodecDecoder:
-    """The run's decoder, checked to be its codec's and to have the codebooks that the network emits."""
+def load_run_codec(run: str | os.PathLike, info: RunInfo) -> CodecDecoder:
+    """A run's decoder, checked to be its codec's and to have the codebooks that the network emits.
+
+    Raises:
+        RequestError: if it is not there, does not fit, or cannot be heard while tokens are drawn.
+    """
     check_codec_streams(info)
     path = RunFolder(run).codec
     codec = load_codec_decoder(path)
@@ -212,15 +149,6 @@ def _load_codec(run: str | os.PathLike, info: RunInfo) -> CodecDecoder:
             f"copy {path.name} from the data it was trained on"
         )
     return codec
-
-
-def _check_prompt(prompt: Prompt, codebooks: int, hop: int) -> None:
-    frames, given = prompt.tokens.shape
-    if given < codebooks or len(prompt.samples) != frames * hop:
-        raise RequestError(
-            f"the prompt has {frames} frames of {given} codebooks and {len(prompt.samples)} samples; the run needs "
-            f"{codebooks} codebooks, and {hop} samples per frame"
-        )
 
 
 def _warnings(info: RunInfo, mode: Mode) -> list[str]:

@@ -3,69 +3,102 @@
 import dataclasses
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import grain
 import numpy as np
 from absl import flags
-from grain.sources import ArrayRecordDataSource
 
 from wgpt_jax.config import DataConfig
 from wgpt_jax.data.batch import Batch
-from wgpt_jax.data.index import DataIndex, file_sha256
-from wgpt_jax.data.records import Record, decode_record
+from wgpt_jax.data.index import DataIndex
+from wgpt_jax.data.records import Record
+from wgpt_jax.data.shards import SplitRecords, UnreadableRecord, describe_damage
+from wgpt_jax.data.shards import open_split as open_split
 from wgpt_jax.data.windows import cut_window, random_start, stack_windows, tile_record
+from wgpt_jax.data.workers import end_with_parent
 from wgpt_jax.errors import RequestError, WorkError
 
 _PREFETCH = 4  # batches; Grain's default of 500 would hold gigabytes
 
 
-def open_split(folder: str | os.PathLike, index: DataIndex, split: str) -> ArrayRecordDataSource:
-    """Random access to the records of a split.
-
-    Raises:
-        RequestError: if the split is empty.
-        WorkError: if a shard cannot be read.
-    """
-    paths = [str(Path(folder) / shard.file) for shard in index.split(split)]
-    try:
-        return ArrayRecordDataSource(paths)
-    except (RuntimeError, OSError, ValueError) as error:
-        raise WorkError(describe_damage(folder, index, split, error)) from error
-
-
-def describe_damage(folder: str | os.PathLike, index: DataIndex, split: str, error: Exception) -> str:
-    """A sentence about records that cannot be read: which shard is not what was written, and the remedy."""
-    for shard in index.split(split):
-        path = Path(folder) / shard.file
-        if not path.is_file() or file_sha256(path) != shard.sha256:
-            return (
-                f"shard {path} is damaged (its sha256 is not {shard.sha256}); run the same tools/prepare_audio.py "
-                "command again, it makes damaged shards anew"
-            )
-    first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return f"cannot read the {split} shards in {folder}: {first_line}"
-
-
 @dataclasses.dataclass(frozen=True)
 class RandomWindow(grain.transforms.RandomMap):
-    """Decodes a record and cuts one random window out of it, under a random one of its mel sources."""
+    """Cuts one random window out of a record, under a random one of its mel sources."""
 
     context: int
     mix: tuple[float, ...]
     """Probability of each of the record's mel sources."""
 
-    def random_map(self, element: bytes, rng: np.random.Generator) -> Batch:
-        """Record bytes -> window of ``context`` frames."""
-        record = decode_record(element)
+    def random_map(self, element: Record, rng: np.random.Generator) -> Batch:
+        """Record -> window of ``context`` frames."""
         # The start first: it must not depend on the mix, so that models trained on different mixes see equal tokens.
-        start = random_start(len(record.tokens), self.context, rng)
-        return cut_window(record, start, self.context, source=rng.choice(len(self.mix), p=self.mix))
+        start = random_start(len(element.tokens), self.context, rng)
+        return cut_window(element, start, self.context, source=rng.choice(len(self.mix), p=self.mix))
+
+
+class TrainingBatches(Iterator[Batch]):
+    """Endless batches of windows, this process's rows of each, and the position of the next one to be delivered.
+
+    Workers or threads start with the first batch. If a batch cannot be had, the position stays before it, and the next
+    call reads that batch anew; Grain's own iterators would go on behind it.
+    """
+
+    def __init__(self, windows: grain.MapDataset, batch: int, workers: int):
+        """Begins at the first window.
+
+        Args:
+            windows: the windows of all processes in their order, without end.
+            batch: rows over all processes, a multiple of their number.
+            workers: processes that read; 0 for threads.
+        """
+        self._windows, self._batch, self._workers = windows, batch, workers
+        self._position = 0
+        self._batches: grain.DatasetIterator | None = None
+
+    def __next__(self) -> Batch:
+        """The next batch.
+
+        Raises:
+            UnreadableRecord: if a record of it cannot be read.
+            RuntimeError: if a worker died; :func:`describe_damage` tells these apart.
+        """
+        if self._batches is None:
+            self._batches = self._read()
+        try:
+            batch = next(self._batches)
+        except BaseException:
+            self.close()
+            raise
+        self._position += self._batch
+        return batch
+
+    def get_state(self) -> dict[str, int]:
+        """The position: how many windows were delivered over all processes."""
+        return {"global_next_index": self._position}
+
+    def set_state(self, state: Mapping[str, int]) -> None:
+        """Goes to a position from :meth:`get_state`, whatever number of processes and workers it comes from."""
+        self.close()
+        self._position = state["global_next_index"]
+
+    def close(self) -> None:
+        """Ends threads and workers; the position stays."""
+        if self._batches is not None:
+            self._batches.close()
+            self._batches = None
+
+    def _read(self) -> grain.DatasetIterator:
+        part = grain.sharding.ShardByJaxProcess()
+        rows = self._windows[self._position + part.shard_index :: part.shard_count]
+        batches = rows.batch(self._batch // part.shard_count, drop_remainder=True)
+        options = grain.MultiprocessingOptions(num_workers=self._workers, per_worker_buffer_size=1)
+        read = batches.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=_PREFETCH))
+        return iter(read.mp_prefetch(options, end_with_parent))
 
 
 def training_batches(
     folder: str | os.PathLike, index: DataIndex, config: DataConfig, batch: int, *, reads_mel: bool = True
-) -> "grain.experimental.ElasticIterator":
+) -> TrainingBatches:
     """Endless shuffled batches of the training split, this process's rows of each.
 
     The order depends on ``config.shuffle_seed`` alone: not on workers, processes or devices. ``get_state()`` is one
@@ -86,20 +119,13 @@ def training_batches(
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # Grain's workers read absl flags, which nobody parses here
     windows = (
-        grain.MapDataset.source(open_split(folder, index, "train"))
+        grain.MapDataset.source(SplitRecords(folder, index, "train"))
         .seed(config.shuffle_seed)
         .shuffle()
         .repeat(None)
         .random_map(RandomWindow(config.context, mix))
     )
-    workers = grain.MultiprocessingOptions(num_workers=config.workers, per_worker_buffer_size=1)
-    return grain.experimental.ElasticIterator(
-        windows,
-        batch,
-        grain.sharding.ShardByJaxProcess(drop_remainder=True),
-        read_options=grain.ReadOptions(num_threads=2, prefetch_buffer_size=_PREFETCH),
-        multiprocessing_options=workers if config.workers else None,
-    )
+    return TrainingBatches(windows, batch, config.workers)
 
 
 def _mix_probabilities(folder: str | os.PathLike, index: DataIndex, mix: Mapping[str, float]) -> tuple[float, ...]:
@@ -143,7 +169,7 @@ def evaluation_batches(
         limit: windows at most, spread evenly over the records; 0 for all.
         source: which of the index's mel sources the windows show.
     """
-    stored = open_split(folder, index, split)
+    stored = SplitRecords(folder, index, split)
     order = np.arange(len(stored))
     if limit:
         # A golden-ratio walk visits the split evenly whatever the limit, and in the same order every time.
@@ -152,8 +178,8 @@ def evaluation_batches(
     taken = 0
     for key in order:
         try:
-            record = decode_record(stored[int(key)])
-        except (RuntimeError, OSError, RequestError) as error:
+            record = stored[int(key)]
+        except UnreadableRecord as error:
             raise WorkError(describe_damage(folder, index, split, error)) from error
         for start, window in tile_record(record, context, source):
             rows.append((window, (record, start)))

@@ -109,9 +109,9 @@ def _time_dispatch(section: Section, config: Config, mesh: Mesh) -> None:
     small = tiny(config, mesh)
     optimizer = make_optimizer(small.optimizer, small.training.steps)
     graph, _ = abstract_model(small.model, mesh)
-    abstract = abstract_state(small.model, optimizer, mesh)
+    abstract = abstract_state(small, optimizer, mesh)
     step = make_train_step(small, graph, optimizer, mesh, abstract)
-    held = [init_state(small.model, optimizer, mesh, abstract, small.training.seed)]
+    held = [init_state(small, optimizer, mesh, abstract)]
     batch = to_devices(zeros(small), mesh)
 
     def once() -> tuple:

@@ -97,7 +97,7 @@ def _dtype_and_kernel(config: Config, mesh: Mesh) -> tuple[jax.numpy.dtype, str]
 
 def estimate_memory(config: Config, mesh: Mesh) -> dict[str, int]:
     """About what a training step needs on one device, in bytes: exactly its arguments, the rest by formula."""
-    abstract = abstract_state(config.model, make_optimizer(config.optimizer, config.training.steps), mesh)
+    abstract = abstract_state(config, make_optimizer(config.optimizer, config.training.steps), mesh)
     dtype, kernel = _dtype_and_kernel(config, mesh)
     parts = config.training.microbatches
     rows = config.training.batch / parts / mesh.shape["data"] / mesh.shape["fsdp"]

@@ -76,6 +76,11 @@ def wait_for_all(name: str, value: Any = None) -> Any:
     return value if _group is None else _group.line.meet(name, value)
 
 
+def of_all(name: str, value: Any) -> list[Any]:
+    """Waits until every process is here; returns the values of all, process 0's first."""
+    return [value] if _group is None else _group.line.meet(name, value, everyones=True)
+
+
 @contextlib.contextmanager
 def together(name: str) -> Iterator[None]:
     """All processes enter and leave what is inside together; the run ends where one takes longer than the time-out."""

@@ -150,7 +150,9 @@ class Hub(threading.Thread):
                 self.arrived[name][peer.process] = value
                 if len(self.arrived[name]) == self.count:
                     self.ended |= name == END
-                    self._broadcast({"go": name, "value": self.arrived.pop(name)[0]})
+                    values = self.arrived.pop(name)
+                    wanted = [values[i] for i in range(self.count)] if message.get("all") else values[0]
+                    self._broadcast({"go": name, "value": wanted})
             case {"late": name, "seconds": seconds} if name in self.arrived:
                 did = "connect" if name == START else f"reach {name}"
                 late = self._missing(self.arrived[name])

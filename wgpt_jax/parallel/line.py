@@ -68,9 +68,9 @@ class Line(threading.Thread):
             stack.pop_all()  # connected: both stay open
             return first
 
-    def meet(self, name: str, value: Any = None) -> Any:
-        """Waits until every process is here; returns process 0's value."""
-        self._send({"at": name, "value": value})
+    def meet(self, name: str, value: Any = None, *, everyones: bool = False) -> Any:
+        """Waits until every process is here; returns process 0's value, or a list of everyone's."""
+        self._send({"at": name, "value": value, "all": everyones})
         with self.changed:
             if not self.changed.wait_for(lambda: name in self.answers, self.timeout):
                 self._send({"late": name, "seconds": self.timeout})

@@ -1,27 +1,32 @@
-"""What a run writes while it trains: JSON lines, TensorBoard, a progress bar, a loss curve."""
+"""What a run writes while it trains: JSON lines, TensorBoard, progress, a loss curve."""
 
-import json
-import os
+import contextlib
 import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from wgpt_jax.config import Config, LoggingConfig
 from wgpt_jax.data.index import DataIndex
-from wgpt_jax.performance.chips import chip_of
-from wgpt_jax.performance.flops import flops_per_step
-from wgpt_jax.performance.roofline import Ceiling, mfu_ceiling
+from wgpt_jax.errors import WorkError
+from wgpt_jax.metrics import drop_after, metrics_line
+from wgpt_jax.performance.roofline import Ceiling
 from wgpt_jax.plots import plot_losses
+from wgpt_jax.run_status import run_status
 from wgpt_jax.runs import RunFolder
+from wgpt_jax.status_table import format_status
+from wgpt_jax.training.progress import Progress
+
+_FLUSH_SECONDS = 10.0
 
 
 class RunLog:
-    """Writers of one run; only process 0 writes anything."""
+    """Writers of one run; only process 0 writes anything.
+
+    Every method raises WorkError if a file cannot be written, naming it.
+    """
 
     def __init__(self, run: RunFolder, config: LoggingConfig, *, first_step: int, steps: int):
         """Opens the writers at ``first_step``; lines that a killed run wrote past it are dropped."""
@@ -29,15 +34,18 @@ class RunLog:
         self.active = jax.process_index() == 0
         self.ceiling: Ceiling | None = None
         self.tensorboard = None
+        self._skipped: int | None = None
         if not self.active:
             return
-        _drop_after(run.metrics, first_step)
-        self.file = open(run.metrics, "a", buffering=1)  # noqa: SIM115 (closed in close())
-        if config.tensorboard:
-            from tensorboardX import SummaryWriter  # here: it imports torch wherever torch is installed
+        with self.writing():
+            drop_after(run.metrics, first_step)
+            self.file = open(run.metrics, "a", buffering=1)  # noqa: SIM115 (closed in close())
+            if config.tensorboard:
+                from wgpt_jax.training.tensorboard import TensorBoard  # imports torch wherever torch is installed
 
-            self.tensorboard = SummaryWriter(str(run.tensorboard), purge_step=first_step + 1)
-        self.bar = tqdm(total=steps, initial=first_step, unit="step", dynamic_ncols=True, mininterval=0.5)
+                self.tensorboard = TensorBoard(run.tensorboard, first_step + 1)
+        self._flushed = time.monotonic()
+        self.progress = Progress(first_step, steps)
 
     def start(
         self,
@@ -66,114 +74,81 @@ class RunLog:
         if step >= steps:
             self.say("nothing left to do; more --training.steps would continue it")
 
-    def train(self, step: int, values: dict[str, float]) -> None:
+    def train(self, step: int, values: dict[str, Any]) -> None:
         """Logs the metrics of a training step."""
         self._write("train", step, values)
-        self.advance(step)
+        if self._skipped is not None and values["skipped"] > self._skipped:
+            self.say(
+                f"warning: {values['skipped'] - self._skipped} update(s) skipped before step {step}: see `skipped`"
+            )
+        self._skipped = values["skipped"]
         if self.active:
             speed = f", {values['frames_per_second']:,.0f} frames/s" if "frames_per_second" in values else ""
             if "mfu" in values:
                 speed += f", MFU {100 * values['mfu']:.1f} % (at most {100 * self.ceiling.mfu:.0f} %)"
-            self.bar.set_postfix_str(f"loss {values['loss']:.3f}{speed}", refresh=False)
+            self.progress.describe(f"loss {values['loss']:.3f}{speed}")
+        self.advance(step)
 
-    def evaluation(self, step: int, values: dict[str, float]) -> None:
+    def evaluation(self, step: int, values: dict[str, Any]) -> None:
         """Logs an evaluation and refreshes the loss curve."""
         self._write("validation", step, values)
+        averaged = f", of the averaged weights {values['ema_nll']:.4f}" if "ema_nll" in values else ""
         self.say(
             f"step {step}: validation NLL {values['nll']:.4f} nats per coarse token (mel: {values['mel_source']}), "
-            f"top-1 {100 * values['top1']:.2f} %, {values['total_bits_per_second']:.0f} bits/s in all"
+            f"top-1 {100 * values['top1']:.2f} %, {values['total_bits_per_second']:.0f} bits/s in all{averaged}"
         )
         if self.active:
-            plot_losses({"": self.run.metrics}, self.run.loss_plot)
+            with self.writing():
+                plot_losses({"": self.run.metrics}, self.run.loss_plot)
+                if self.tensorboard:
+                    self.tensorboard.flush()
 
     def advance(self, step: int) -> None:
-        """Moves the progress bar to a step that the host has waited for: what is only dispatched is not done."""
+        """Moves the progress to a step that the host has waited for: what is only dispatched is not done."""
         if self.active:
-            self.bar.update(step - self.bar.n)
+            self.progress.advance(step)
 
     def say(self, message: str) -> None:
-        """Prints a line above the progress bar."""
+        """Prints a line."""
         if self.active:
-            tqdm.write(message)
+            self.progress.say(message)
+
+    def summarise(self) -> None:
+        """Prints where the run stands now."""
+        if self.active:
+            self.progress.close()
+            print(f"\n{format_status(run_status(self.run.path))}", flush=True)
 
     def close(self) -> None:
-        """Flushes and closes everything."""
+        """Flushes and closes everything that still can be."""
         if self.active:
-            self.bar.close()
-            self.file.close()
-            if self.tensorboard:
-                self.tensorboard.close()
+            self.progress.close()
+            with contextlib.suppress(OSError):  # a disk that is full was told by the write that met it
+                self.file.close()
+            with contextlib.suppress(OSError):
+                if self.tensorboard:
+                    self.tensorboard.close()
 
     def _write(self, kind: str, step: int, values: dict[str, Any]) -> None:
         if not self.active:
             return
-        self.file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
-        if self.tensorboard:
-            for name, value in values.items():
-                if isinstance(value, int | float):  # no names, no standard error of a single document
-                    self.tensorboard.add_scalar(f"{kind}/{name}", value, step)
+        with self.writing():
+            self.file.write(metrics_line(kind, step, values))
+            if self.tensorboard:
+                for name, value in values.items():
+                    if isinstance(value, int | float):  # no names, no standard error of a single document
+                        self.tensorboard.scalar(f"{kind}/{name}", value, step)
+                if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+                    self.tensorboard.flush()
+                    self._flushed = time.monotonic()
 
-
-class Throughput:
-    """Speed over windows that both begin and end when the host has waited for a step: no dispatch is timed.
-
-    Nothing but training lies in a window: what interrupts it begins a new one.
-    """
-
-    def __init__(self, config: Config, mesh: Mesh, parameters: int):
-        """For a network of so many parameters on a mesh; on chips that are not known, and CPUs, MFU is not reported."""
-        chip = chip_of(mesh.devices.flat[0].device_kind)
-        self.ceiling = None if chip is None else mfu_ceiling(config, chip, parameters, **mesh.shape)
-        self._flops, self._devices = flops_per_step(config), mesh.size
-        self._last: tuple[int, float] | None = None
-
-    def start(self, step: int) -> None:
-        """Begins a window: the host has waited for ``step``, and for what came between it and the next one."""
-        self._last = (step, time.perf_counter())
-
-    def rate(self, step: int, frames_per_step: float) -> dict[str, float]:
-        """Ends the window at ``step``, whose metrics the host has waited for, and begins the next one.
-
-        Args:
-            step: optimiser steps done.
-            frames_per_step: frames predicted in that step, which stands for those of the window.
-
-        Returns:
-            ``frames_per_second`` and ``frames_per_second_per_device``, of frames that are predicted; ``mfu``, of all
-            positions of the windows, since padding is computed as well. Nothing if no window had begun before ``step``.
-        """
-        last = self._last
-        if last is not None and last[0] >= step:
-            return {}
-        self.start(step)
-        if last is None:
-            return {}
-        steps_per_second = (step - last[0]) / (self._last[1] - last[1])
-        frames_per_second = steps_per_second * frames_per_step
-        speed = {
-            "frames_per_second": frames_per_second,
-            "frames_per_second_per_device": frames_per_second / self._devices,
-        }
-        if self.ceiling is not None:
-            peak = self.ceiling.chip.peak_bf16_flops * self._devices
-            speed["mfu"] = steps_per_second * self._flops / peak
-        return speed
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Lines of a metrics.jsonl; a last line cut short by a kill is left out."""
-    rows = []
-    if path.exists():
-        for line in path.read_text().splitlines():
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                break
-    return rows
-
-
-def _drop_after(path: Path, step: int) -> None:
-    rows = [row for row in read_metrics(path) if row["step"] <= step]
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    os.replace(temporary, path)
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Files of the run are written inside."""
+        try:
+            yield
+        except OSError as error:
+            raise WorkError(
+                f"cannot write to {error.filename or self.run.path}: {error.strerror or error}; what was saved is "
+                "kept, once that is mended the same command continues"
+            ) from error

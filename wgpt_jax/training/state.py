@@ -9,20 +9,25 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from wgpt_jax.config import ModelConfig
+from wgpt_jax.config import Config, ModelConfig
 from wgpt_jax.model.decoder import Decoder
 from wgpt_jax.parallel.mesh import sharded
+from wgpt_jax.training.guard import Guard, new_guard
 
 
 class TrainState(NamedTuple):
     """Everything that a step changes. Randomness is a function of the seed and ``step``, so no key is kept."""
 
     step: jax.Array
-    """int32 []; optimiser steps done."""
+    """int32 []; steps done, skipped updates among them."""
     params: nnx.State
     """float32 parameters."""
     opt_state: Any
     """Optax state, sharded like the parameters."""
+    ema: nnx.State | None
+    """float32 average of the parameters over the updates; None if the configuration keeps none."""
+    guard: Guard
+    """What is known of skipped updates."""
 
 
 def abstract_model(config: ModelConfig, mesh: Mesh) -> tuple[nnx.GraphDef, nnx.State]:
@@ -32,32 +37,66 @@ def abstract_model(config: ModelConfig, mesh: Mesh) -> tuple[nnx.GraphDef, nnx.S
     return graph, abstract
 
 
-def abstract_state(config: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+def abstract_state(config: Config, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
     """Shapes, types and shardings of the training state."""
-    _, params = abstract_model(config, mesh)
+    _, params = abstract_model(config.model, mesh)
     everywhere = NamedSharding(mesh, P())
+
+    def on_every_device(tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), tree)
+
     shardings = jax.tree.map(lambda leaf: leaf.sharding, params)
     opt_state = jax.eval_shape(optimizer.init, params)
     opt_shardings = optax.tree.map_params(
-        optimizer, lambda _, sharding: sharding, opt_state, shardings, transform_non_params=lambda _: everywhere
+        optimizer,
+        # Where an optimiser has several rules, each one's state has gaps for the parameters of the others.
+        lambda leaf, sharding: leaf if isinstance(leaf, optax.MaskedNode) else sharding,
+        opt_state,
+        shardings,
+        transform_non_params=lambda _: everywhere,
+        is_leaf=lambda leaf: isinstance(leaf, optax.MaskedNode),
     )
-    opt_state = jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), opt_state, opt_shardings
+    return TrainState(
+        step=on_every_device(jax.ShapeDtypeStruct((), jnp.int32)),
+        params=params,
+        opt_state=jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            opt_state,
+            opt_shardings,
+        ),
+        ema=params if config.optimizer.ema else None,
+        guard=on_every_device(jax.eval_shape(lambda: new_guard(config.training))),
     )
-    return TrainState(jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere), params, opt_state)
 
 
 def init_state(
-    config: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh, abstract: TrainState, seed: int
+    config: Config,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    abstract: TrainState,
+    params: nnx.State | None = None,
 ) -> TrainState:
-    """Initialises the state straight into its shards; equal on every mesh."""
+    """The state before the first step, straight in its shards; equal on every mesh.
 
-    def init() -> TrainState:
-        params = nnx.state(Decoder(config, nnx.Rngs(seed)), nnx.Param)
-        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+    Args:
+        config: the experiment; its seed draws the parameters.
+        optimizer: from :func:`~wgpt_jax.training.optimizer.make_optimizer`.
+        mesh: where it lies.
+        abstract: from :func:`abstract_state`.
+        params: parameters to start from instead of drawn ones, laid out as in ``abstract``.
+    """
+
+    def begin(params: nnx.State) -> TrainState:
+        ema = jax.tree.map(jnp.copy, params) if config.optimizer.ema else None
+        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema, new_guard(config.training))
+
+    def draw() -> TrainState:
+        return begin(nnx.state(Decoder(config.model, nnx.Rngs(config.training.seed)), nnx.Param))
 
     with sharded(mesh):
-        return jax.jit(init, out_shardings=shardings_of(abstract))()
+        if params is None:
+            return jax.jit(draw, out_shardings=shardings_of(abstract))()
+        return jax.jit(begin, out_shardings=shardings_of(abstract))(params)
 
 
 def shardings_of(abstract: Any) -> Any:

@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 from wgpt_jax.config import Config, ModelConfig
 from wgpt_jax.data.batch import Batch
 from wgpt_jax.parallel.mesh import batch_sharding, sharded
+from wgpt_jax.training.guard import judge
 from wgpt_jax.training.optimizer import learning_rate
 from wgpt_jax.training.state import TrainState, shardings_of
 
@@ -90,9 +91,13 @@ def make_train_step(
 ) -> MeshProgram:
     """The jitted step: (state, batch) -> (next state, metrics); the state's buffers are donated.
 
-    Metrics are float32: ``loss`` (nats per token over the global batch, the mean over the output codebooks K),
-    ``nll`` [K] (nats per token of each codebook; those above the first estimated on the drawn frames), ``grad_norm``,
-    ``learning_rate``, ``frames`` (frames predicted).
+    An update that the guard (:func:`~wgpt_jax.training.guard.judge`) rejects leaves parameters, optimiser and averages
+    as they are; the step counts all the same, so that the data and the randomness go on.
+
+    Metrics are float32 unless said otherwise: ``loss`` (nats per token over the global batch, the mean over the output
+    codebooks K), ``nll`` [K] (nats per token of each codebook; those above the first estimated on the drawn frames),
+    ``grad_norm`` (before clipping), ``update_norm`` (0 if skipped), ``param_norm`` (after the update),
+    ``learning_rate``, ``skipped`` and ``skipped_in_row`` (int32; updates skipped until now), ``frames`` (predicted).
     """
     schedule = learning_rate(config.optimizer, config.training.steps)
     codebooks, rows, parts = config.model.output_codebooks, config.training.batch, config.training.microbatches
@@ -128,15 +133,30 @@ def make_train_step(
         part = _Part(batch, null_mel, drawn, jnp.arange(rows))
         frames = jnp.sum(batch.weights).astype(jnp.float32)
         (loss, nll), grads = gradient(state.params, part, frames, dropout_key if config.model.dropout else None)
+        grad_norm = optax.tree.norm(grads)
+        apply, guard = judge(state.guard, config.training, state.step, loss, grad_norm)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        done = state.step - state.guard.skipped
+        params = optax.apply_updates(state.params, updates)
+        ema = state.ema if state.ema is None else _averaged(state.ema, params, config.optimizer.ema, done)
+        # Not jnp.where on the updates alone: the optimiser's moments have seen the rejected gradient as well.
+        params, opt_state, ema = jax.tree.map(
+            lambda new, old: jnp.where(apply, new, old),
+            (params, opt_state, ema),
+            (state.params, state.opt_state, state.ema),
+        )
         metrics = {
             "loss": loss,
             "nll": nll,
-            "grad_norm": optax.tree.norm(grads),
-            "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
+            "grad_norm": grad_norm,
+            "update_norm": jnp.where(apply, optax.tree.norm(updates), 0.0),
+            "param_norm": optax.tree.norm(params),
+            "learning_rate": jnp.asarray(schedule(done), jnp.float32),
+            "skipped": guard.skipped,
+            "skipped_in_row": guard.in_row,
             "frames": frames,
         }
-        return TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state), metrics
+        return TrainState(state.step + 1, params, opt_state, ema, guard), metrics
 
     shardings = shardings_of(abstract)
     jitted = jax.jit(
@@ -146,6 +166,15 @@ def make_train_step(
         donate_argnums=0,
     )
     return MeshProgram(jitted, mesh)
+
+
+def _averaged(ema: nnx.State, params: nnx.State, decay: float, updates: jax.Array) -> nnx.State:
+    """The average after one more update; over few updates its memory is shorter, so that it forgets where it began.
+
+    The decay is ``min(decay, (1 + n) / (10 + n))`` after n updates, as in TensorFlow's ``ExponentialMovingAverage``.
+    """
+    decay = jnp.minimum(decay, (1 + updates) / (10 + updates))
+    return optax.incremental_update(params, ema, 1 - decay)
 
 
 class Scores(NamedTuple):
