@@ -97,8 +97,8 @@ def hashed(monkeypatch) -> list[str]:
 def read(request) -> Callable[..., TrainingBatches]:
     """Makes iterators that are closed at the test's end."""
 
-    def make(folder: Path, workers: int) -> TrainingBatches:
-        batches = training_batches(folder, load_index(folder), DataConfig(context=16, workers=workers), ROWS)
+    def make(folder: Path, workers: int, context: int = 16) -> TrainingBatches:
+        batches = training_batches(folder, load_index(folder), DataConfig(context=context, workers=workers), ROWS)
         request.addfinalizer(batches.close)
         return batches
 
@@ -193,6 +193,16 @@ def test_workers_and_their_memory_do_not_outlive_a_killed_process(data, tmp_path
         process.wait()
     until(lambda: not processes(mark), "a worker lives on")
     assert not segments(context)
+
+
+def test_a_batch_that_is_kept_holds_no_shared_memory(data, read):
+    context = 1015
+    batches = read(data, 2, context)
+    kept = [next(batches) for _ in range(3)]
+    assert segments(context), "there are some while workers read ahead"
+    batches.close()
+    until(lambda: not segments(context), "shared memory is held")
+    assert all(map(equal, kept, read(data, 0, context)))
 
 
 @pytest.fixture

@@ -27,8 +27,8 @@ from wgpt_jax.closed_loop.loop import Given, Loop
 from wgpt_jax.closed_loop.sampling import make_sampling
 from wgpt_jax.config import Config, MeshConfig
 from wgpt_jax.data.index import load_index
-from wgpt_jax.data.pipeline import open_split
 from wgpt_jax.data.records import Record, Segment, decode_record
+from wgpt_jax.data.shards import open_split
 from wgpt_jax.data.windows import cut_window, stack_windows
 from wgpt_jax.errors import RequestError
 from wgpt_jax.evaluation import load_network
@@ -41,6 +41,7 @@ from wgpt_jax.runs import copy_codec, new_run, read_run, write_run
 from wgpt_jax.training.checkpoint import Checkpoints
 from wgpt_jax.training.optimizer import make_optimizer
 from wgpt_jax.training.state import abstract_state, init_state
+from wgpt_jax.training.weights import export, load_weights, parse_source
 
 HOP, RATE, VOCABULARY = 320, 24000, 64
 VARIETY = 10
@@ -181,6 +182,40 @@ def test_a_sample_depends_on_its_seed_and_not_on_the_batch(runs):
     np.testing.assert_array_equal(again[0], samples)
     alone = generate(runs["hybrid2"], seconds=1, num_samples=1, seed=6, top_p=0.9)
     np.testing.assert_array_equal(alone[1][0], tokens[1])
+
+
+def test_the_averaged_weights_are_chosen_by_a_flag(runs, data, tmp_path, capsys):
+    config = config_of("hybrid", 1)
+    config = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, ema=0.9))
+    optimizer, mesh = make_optimizer(config.optimizer, 10), make_mesh(MeshConfig(), jax.devices()[:1])
+    abstract = abstract_state(config, optimizer, mesh)
+    seeds = [dataclasses.replace(config, training=dataclasses.replace(config.training, seed=seed)) for seed in (0, 1)]
+    state, other = (init_state(seeded, optimizer, mesh, abstract) for seeded in seeds)
+    state = state._replace(step=jnp.ones((), jnp.int32))
+    run, again = untrained(config, data, tmp_path / "averaging"), untrained(config, data, tmp_path / "again")
+
+    def save(folder: Path, state) -> None:
+        with Checkpoints(folder / "checkpoints", config.checkpoint) as checkpoints:
+            checkpoints.save(state, {}, {})
+
+    save(run, state._replace(ema=other.params))
+    raw, averaged = (generate(run, seconds=0.5, weights=weights) for weights in ("raw", "ema"))
+    assert not np.array_equal(raw[1], averaged[1])
+
+    export(run, tmp_path / "exported", ema=True)
+    params = load_weights(parse_source(str(tmp_path / "exported")), abstract.params)
+    save(again, state._replace(params=params))
+    for ours, theirs in zip(averaged, generate(again, seconds=0.5), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+    line = ["--seconds", "0.5", "--weights", "ema", "--out", str(tmp_path / "x.wav"), "--json"]
+    assert wgpt(["generate", str(run), *line]) == 0
+    assert json.loads(capsys.readouterr().out)["weights"] == "ema"
+    np.testing.assert_allclose(soundfile.read(tmp_path / "x.wav")[0], averaged[0][0].clip(-1, 1), atol=2**-15)
+    assert wgpt(["generate", str(runs["hybrid"]), *line]) == 2
+    sentence = capsys.readouterr().err
+    assert "checkpoint 0 in" in sentence and "has no averaged weights (optimizer.ema was 0)" in sentence
+    assert sentence.count("\n") == 1
 
 
 def test_greedy_is_the_limit_of_low_temperature(runs):

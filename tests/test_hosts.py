@@ -18,7 +18,7 @@ import pytest
 from synthetic import markov_dataset
 
 from wgpt_jax.errors import RequestError
-from wgpt_jax.parallel.hosts import check_rows
+from wgpt_jax.parallel.hosts import own_rows
 from wgpt_jax.parallel.hub import End, Hub
 from wgpt_jax.parallel.line import Line
 from wgpt_jax.parallel.place import HostFlags, Place, find_place
@@ -312,11 +312,12 @@ class Layout:
 
 
 def test_every_process_feeds_its_own_rows():
-    check_rows(8, Layout(slice(0, 2), slice(2, 4), slice(4, 6), slice(6, 8)))
-    check_rows(8, Layout(slice(0, 4), slice(0, 4), slice(4, 8), slice(4, 8)))
+    assert own_rows(8, Layout(slice(0, 2), slice(2, 4), slice(4, 6), slice(6, 8))) == [0, 1, 2, 3]
+    assert own_rows(8, Layout(slice(0, 2), slice(4, 6), slice(2, 4), slice(6, 8))) == [0, 1, 4, 5]
+    assert own_rows(8, Layout(slice(4, 8), slice(4, 8), slice(0, 4), slice(0, 4))) == [4, 5, 6, 7]
     for shared in (Layout(*[slice(None)] * 4), Layout(slice(0, 4), slice(4, 8), slice(0, 4), slice(4, 8))):
         with pytest.raises(RequestError, match=r"training\.batch 8 cannot be split over 2 processes"):
-            check_rows(8, shared)
+            own_rows(8, shared)
 
 
 def lines(count: int, timeout: int = 1) -> tuple[list[Line], dict[int, End]]:

@@ -29,8 +29,8 @@ from wgpt_jax.closed_loop.reference import read_reference
 from wgpt_jax.closed_loop.sampling import make_sampling
 from wgpt_jax.config import MeshConfig
 from wgpt_jax.data.index import load_index
-from wgpt_jax.data.pipeline import open_split
 from wgpt_jax.data.records import decode_record
+from wgpt_jax.data.shards import open_split
 from wgpt_jax.evaluation import load_network
 from wgpt_jax.parallel.mesh import make_mesh
 from wgpt_jax.prepare.codec import load_codec

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from wgpt_jax.data.index import DataIndex, load_index
-from wgpt_jax.data.pipeline import open_split
 from wgpt_jax.data.records import decode_record
+from wgpt_jax.data.shards import open_split
 from wgpt_jax.errors import RequestError, WorkError
 from wgpt_jax.plots import plot_losses, plot_mel_and_tokens
 from wgpt_jax.runs import read_run

@@ -18,6 +18,7 @@ from wgpt_jax.audio.wav import WavWriter
 from wgpt_jax.closed_loop.generator import Chunk, Generator, Prompt, check_codec_streams
 from wgpt_jax.closed_loop.request import GenerateArgs, Mode, SamplingConfig
 from wgpt_jax.closed_loop.sampling import Sampling, make_sampling
+from wgpt_jax.config import Weights
 from wgpt_jax.errors import RequestError, WorkError
 from wgpt_jax.interrupt import hold_interrupts
 from wgpt_jax.plots import plot_generated
@@ -36,6 +37,7 @@ def generate(
     seed: int = 0,
     mode: Mode | None = None,
     step: int | str = "latest",
+    weights: Weights = "raw",
     codec: str | None = None,
     temperature: float = 1.0,
     top_k: int = 0,
@@ -55,6 +57,7 @@ def generate(
         seed: of the first sample; the others have the seeds after it.
         mode: ``hybrid`` (closed loop) or ``tokens`` (null mel).
         step: checkpoint: a step, ``latest`` or ``best``.
+        weights: ``raw``, or ``ema`` for the averaged ones (``optimizer.ema``).
         codec: name or folder of the run's codec, if it has moved since; it encodes the prompt.
         temperature, top_k, top_p, min_p, repetition_penalty, repetition_window: fields of
             :class:`~wgpt_jax.closed_loop.request.SamplingConfig`.
@@ -67,7 +70,7 @@ def generate(
     """
     config = SamplingConfig(temperature, top_k, top_p, min_p, repetition_penalty, repetition_window)
     request = _Request(read_run(run), seconds, prompt, prompt_seconds, num_samples, seed, config, codec)
-    chunks = list(request.stream(Generator(run, step=step, mode=mode)))
+    chunks = list(request.stream(Generator(run, step=step, mode=mode, weights=weights)))
     return (
         np.concatenate([chunk.samples for chunk in chunks], axis=1),
         np.concatenate([chunk.tokens for chunk in chunks], axis=1),
@@ -99,7 +102,7 @@ def generate_files(args: GenerateArgs, step: int | str) -> dict[str, Any]:
         args.sampling,
         args.codec,
     )
-    generator = Generator(args.run, step=step, mode=args.mode)
+    generator = Generator(args.run, step=step, mode=args.mode, weights=args.weights)
     for warning in generator.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     generator.compile(args.num_samples)
@@ -109,6 +112,7 @@ def generate_files(args: GenerateArgs, step: int | str) -> dict[str, Any]:
         "files": [str(path) for path in paths],
         "run": str(args.run),
         "step": generator.step,
+        "weights": args.weights,
         "mode": generator.mode,
         "mel_source": f"codec{generator.codebooks}" if generator.mode == "hybrid" else "null",
         "codebooks": generator.codebooks,
@@ -121,13 +125,14 @@ def generate_files(args: GenerateArgs, step: int | str) -> dict[str, Any]:
         "real_time_factor": seconds / spent,
         "warnings": generator.warnings,
     }
+    origin = f"{args.run}, step {generator.step}" + _averaged(args.weights)
     for row, path in enumerate(paths):
         try:
             plot_generated(
                 mel[row],
                 tokens[row],
                 info.clock.frames_per_second,
-                f"{path.name}: {args.run}, step {generator.step}, {generator.mode} mode, seed {request.seeds[row]}",
+                f"{path.name}: {origin}, {generator.mode} mode, seed {request.seeds[row]}",
                 path.with_suffix(".png"),
                 prompt_frames=request.prompt_frames,
             )
@@ -146,11 +151,15 @@ def format_summary(summary: dict[str, Any]) -> str:
         [
             *lines,
             f"{summary['seconds']:.2f} s{several}{prompt}; {summary['mode']} mode, {loop[summary['mode']]}, "
-            f"{summary['codebooks']} codebook(s)",
+            f"{summary['codebooks']} codebook(s){_averaged(summary['weights'])}",
             f"real-time factor {summary['real_time_factor']:.2f} ({summary['frames_per_second']:.0f} frames/s"
             f"{several}); compiling took {summary['compile_seconds']:.1f} s besides",
         ]
     )
+
+
+def _averaged(weights: Weights) -> str:
+    return ", averaged weights" if weights == "ema" else ""
 
 
 class _Request:

@@ -12,7 +12,7 @@ from wgpt_jax.closed_loop.loop import Loop
 from wgpt_jax.closed_loop.request import Mode
 from wgpt_jax.closed_loop.sampling import Sampling
 from wgpt_jax.closed_loop.stream import Chunk, Prompt, Streamer
-from wgpt_jax.config import MeshConfig
+from wgpt_jax.config import MeshConfig, Weights
 from wgpt_jax.errors import RequestError, WorkError
 from wgpt_jax.evaluation import load_network
 from wgpt_jax.parallel.mesh import make_mesh
@@ -33,21 +33,31 @@ class Generator:
         warnings: sentences about this mode and how the run was trained.
     """
 
-    def __init__(self, run: str | os.PathLike, *, step: int | str = "latest", mode: Mode | None = None):
+    def __init__(
+        self,
+        run: str | os.PathLike,
+        *,
+        step: int | str = "latest",
+        mode: Mode | None = None,
+        weights: Weights = "raw",
+    ):
         """Loads a run onto the first device.
 
         Args:
             run: run folder.
             step: a checkpoint's step, ``latest`` or ``best``.
             mode: ``hybrid`` by default, ``tokens`` for a token-only model.
+            weights: ``raw``, or ``ema`` for the averaged ones (``optimizer.ema``).
 
         Raises:
-            RequestError: if the run, its checkpoint or its codec is not there, or it cannot generate in this mode.
+            RequestError: if the run, its checkpoint, the average or its codec is not there, or it cannot generate in
+                this mode.
         """
         self.info = info = read_run(run)
         self.mode: Mode = _checked_mode(info, mode, run)
         codec = load_run_codec(run, info)
-        graph, self._params, self.step = load_network(run, info, make_mesh(MeshConfig(), jax.devices()[:1]), step)
+        mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+        graph, self._params, self.step = load_network(run, info, mesh, step, weights)
         self._weights = jax.device_put(codec.weights, jax.devices()[0])
         self.codebooks = info.config.model.output_codebooks
         self.warnings = _warnings(info, self.mode)

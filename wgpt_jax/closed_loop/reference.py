@@ -8,9 +8,8 @@ import numpy as np
 from wgpt_jax.audio.codec_file import CodecDecoder
 from wgpt_jax.audio.encodec import decode, initial_carry
 from wgpt_jax.data.index import DataIndex
-from wgpt_jax.data.pipeline import describe_damage, open_split
-from wgpt_jax.data.records import decode_record
-from wgpt_jax.errors import RequestError, WorkError
+from wgpt_jax.data.shards import SplitRecords, UnreadableRecord, describe_damage
+from wgpt_jax.errors import WorkError
 
 
 class Reference(NamedTuple):
@@ -41,10 +40,9 @@ def read_reference(
         RequestError: if there is no validation split.
         WorkError: if its first record is damaged, or its sound is not finite.
     """
-    stored = open_split(data, index, "validation")
     try:
-        record = decode_record(stored[0])
-    except (RuntimeError, OSError, RequestError) as error:
+        record = SplitRecords(data, index, "validation")[0]
+    except UnreadableRecord as error:
         raise WorkError(describe_damage(data, index, "validation", error)) from error
     ends = np.cumsum([segment.length for segment in record.segments])
     end, segment = max(zip(ends, record.segments, strict=True), key=lambda pair: (pair[1].start == 0, pair[1].length))

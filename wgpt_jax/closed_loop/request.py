@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from wgpt_jax.config import Weights
+
 Mode = Literal["hybrid", "tokens"]
 
 
@@ -53,6 +55,8 @@ class GenerateArgs:
     """hybrid: the closed loop (default). tokens: the null mel, the same network without the loop."""
     step: str = "latest"
     """Checkpoint: a step, `latest`, or `best` (lowest validation NLL while training)."""
+    weights: Weights = "raw"
+    """ema: the averaged weights of a run with --optimizer.ema."""
     sampling: Annotated[SamplingConfig, tyro.conf.arg(name="")] = SamplingConfig()
     codec: Annotated[str | None, tyro.conf.arg(metavar="NAME_OR_DIR")] = None
     """Where the run's codec is, if it has moved since: it encodes the prompt."""

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import grain
 import numpy as np
@@ -13,7 +13,6 @@ from wgpt_jax.data.batch import Batch
 from wgpt_jax.data.index import DataIndex
 from wgpt_jax.data.records import Record
 from wgpt_jax.data.shards import SplitRecords, UnreadableRecord, describe_damage
-from wgpt_jax.data.shards import open_split as open_split
 from wgpt_jax.data.windows import cut_window, random_start, stack_windows, tile_record
 from wgpt_jax.data.workers import end_with_parent
 from wgpt_jax.errors import RequestError, WorkError
@@ -36,6 +35,24 @@ class RandomWindow(grain.transforms.RandomMap):
         return cut_window(element, start, self.context, source=rng.choice(len(self.mix), p=self.mix))
 
 
+class _OwnRows(grain.MapDataset):
+    """The windows of some rows of every batch, one after the other."""
+
+    def __init__(self, windows: grain.MapDataset, batch: int, rows: Sequence[int], first: int):
+        """Rows ``rows`` of batches of ``batch`` windows, of which the first begins with window ``first``."""
+        super().__init__(windows)
+        self._batch, self._rows, self._first = batch, tuple(rows), first
+
+    def __len__(self) -> int:
+        return (len(self._parent) - self._first) // self._batch * len(self._rows)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return self.slice(index)
+        batch, row = divmod(index, len(self._rows))
+        return self._parent[self._first + batch * self._batch + self._rows[row]]
+
+
 class TrainingBatches(Iterator[Batch]):
     """Endless batches of windows, this process's rows of each, and the position of the next one to be delivered.
 
@@ -43,15 +60,17 @@ class TrainingBatches(Iterator[Batch]):
     call reads that batch anew; Grain's own iterators would go on behind it.
     """
 
-    def __init__(self, windows: grain.MapDataset, batch: int, workers: int):
+    def __init__(self, windows: grain.MapDataset, batch: int, rows: Sequence[int], workers: int):
         """Begins at the first window.
 
         Args:
             windows: the windows of all processes in their order, without end.
-            batch: rows over all processes, a multiple of their number.
+            batch: rows over all processes.
+            rows: those of them that this process feeds. A window's row is the same whatever the number of processes:
+                Grain's ``ElasticIterator`` would deal them out in turn, and dropout is drawn by row.
             workers: processes that read; 0 for threads.
         """
-        self._windows, self._batch, self._workers = windows, batch, workers
+        self._windows, self._batch, self._rows, self._workers = windows, batch, rows, workers
         self._position = 0
         self._batches: grain.DatasetIterator | None = None
 
@@ -70,7 +89,8 @@ class TrainingBatches(Iterator[Batch]):
             self.close()
             raise
         self._position += self._batch
-        return batch
+        # Out of the workers' shared memory, which would else be held for as long as anything refers to the batch.
+        return Batch(*map(np.array, batch)) if self._workers else batch
 
     def get_state(self) -> dict[str, int]:
         """The position: how many windows were delivered over all processes."""
@@ -88,16 +108,21 @@ class TrainingBatches(Iterator[Batch]):
             self._batches = None
 
     def _read(self) -> grain.DatasetIterator:
-        part = grain.sharding.ShardByJaxProcess()
-        rows = self._windows[self._position + part.shard_index :: part.shard_count]
-        batches = rows.batch(self._batch // part.shard_count, drop_remainder=True)
+        windows = _OwnRows(self._windows, self._batch, self._rows, self._position)
+        batches = windows.batch(len(self._rows), drop_remainder=True)
         options = grain.MultiprocessingOptions(num_workers=self._workers, per_worker_buffer_size=1)
         read = batches.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=_PREFETCH))
         return iter(read.mp_prefetch(options, end_with_parent))
 
 
 def training_batches(
-    folder: str | os.PathLike, index: DataIndex, config: DataConfig, batch: int, *, reads_mel: bool = True
+    folder: str | os.PathLike,
+    index: DataIndex,
+    config: DataConfig,
+    batch: int,
+    *,
+    rows: Sequence[int] | None = None,
+    reads_mel: bool = True,
 ) -> TrainingBatches:
     """Endless shuffled batches of the training split, this process's rows of each.
 
@@ -109,6 +134,7 @@ def training_batches(
         index: its index.
         config: window length, seed, workers and mel mix.
         batch: rows over all processes.
+        rows: those that this process feeds (:func:`wgpt_jax.parallel.hosts.own_rows`); all by default.
         reads_mel: whether the model reads the mel; if not, the mix is ignored.
 
     Raises:
@@ -125,7 +151,7 @@ def training_batches(
         .repeat(None)
         .random_map(RandomWindow(config.context, mix))
     )
-    return TrainingBatches(windows, batch, config.workers)
+    return TrainingBatches(windows, batch, range(batch) if rows is None else rows, config.workers)
 
 
 def _mix_probabilities(folder: str | os.PathLike, index: DataIndex, mix: Mapping[str, float]) -> tuple[float, ...]:

@@ -11,7 +11,7 @@ from wgpt_jax.doctor.section import Section, in_bytes
 from wgpt_jax.errors import RequestError
 from wgpt_jax.model.attention import kernel_for
 from wgpt_jax.model.decoder import compute_dtype
-from wgpt_jax.parallel.hosts import check_rows
+from wgpt_jax.parallel.hosts import own_rows
 from wgpt_jax.parallel.mesh import batch_sharding, check_mesh_fits, make_mesh, sharded
 from wgpt_jax.performance.chips import chip_of
 from wgpt_jax.performance.flops import flops_per_step
@@ -40,7 +40,7 @@ def examine_experiment(config: Config, file: str, clock: Clock | None) -> tuple[
         mesh = make_mesh(config.mesh)
         section.say("mesh", _axes(mesh), mesh=dict(mesh.shape))
         check_mesh_fits(config, mesh)
-        check_rows(config.training.batch, batch_sharding(mesh))
+        own_rows(config.training.batch, batch_sharding(mesh))
     except RequestError as error:
         section.stop(error)
         return section, None

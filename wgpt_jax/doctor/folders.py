@@ -7,7 +7,8 @@ from pathlib import Path
 from wgpt_jax.config import Config, differences
 from wgpt_jax.data.index import SPLITS, DataIndex, load_index
 from wgpt_jax.data.ngrams import load_ngrams
-from wgpt_jax.data.pipeline import open_split, training_batches
+from wgpt_jax.data.pipeline import training_batches
+from wgpt_jax.data.shards import open_split
 from wgpt_jax.doctor.section import Section
 from wgpt_jax.errors import RequestError, WgptError, WorkError
 from wgpt_jax.runs import (

@@ -115,8 +115,14 @@ def check_same(name: str, values: Mapping[str, Any], remedy: str) -> None:
             raise RequestError(f"{key} is {value} on process {me} but {theirs.get(key)} on process 0; {remedy}")
 
 
-def check_rows(batch: int, sharding: "NamedSharding") -> None:
-    """Raises RequestError unless every process feeds as many rows of a batch as any other, and no row twice."""
+def own_rows(batch: int, sharding: "NamedSharding") -> list[int]:
+    """The rows of a global batch that this process feeds, ascending.
+
+    Raises:
+        RequestError: unless every process feeds as many as any other, and no row twice.
+    """
+    import jax
+
     rows: dict[int, set[int]] = collections.defaultdict(set)
     for device, index in sharding.devices_indices_map((batch,)).items():
         rows[device.process_index].update(range(*index[0].indices(batch)))
@@ -125,6 +131,7 @@ def check_rows(batch: int, sharding: "NamedSharding") -> None:
             f"training.batch {batch} cannot be split over {len(rows)} processes on this mesh; make mesh.data x "
             f"mesh.fsdp a multiple of {len(rows)}, with a smaller mesh.tensor"
         )
+    return sorted(rows[jax.process_index()])
 
 
 def first_together(name: str, program: Any) -> Callable[..., Any]:

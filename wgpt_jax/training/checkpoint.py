@@ -266,7 +266,8 @@ class Checkpoints:
         if meta["checkpoint_version"] != CHECKPOINT_VERSION:
             raise RequestError(
                 f"checkpoint {step} in {self.folder} is of version {meta['checkpoint_version']}, this version of "
-                f"wgpt_jax reads {CHECKPOINT_VERSION}; use the wgpt_jax that wrote it, or train anew in another --workdir"
+                f"wgpt_jax reads {CHECKPOINT_VERSION}; use the wgpt_jax that wrote it, or train anew in another "
+                "--workdir"
             )
 
     def _set_aside(self, steps: list[int]) -> None:

@@ -70,8 +70,8 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
     """The gradient transformation of a run of ``steps`` steps.
 
     AdamW is Loshchilov and Hutter's (arXiv 1711.05101). Muon is Jordan's (2024) as ``optax.contrib.muon`` has it,
-    scaled as Liu et al. do (arXiv 2502.16982, section 2.2); what is no matrix of a block goes through AdamW with Nesterov
-    momentum and without decay there.
+    scaled as Liu et al. do (arXiv 2502.16982, section 2.2); what is no matrix of a block goes through AdamW with
+    Nesterov momentum and without decay there.
     """
     schedule = learning_rate(config, steps)
     if config.name == "muon":

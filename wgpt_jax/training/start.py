@@ -53,7 +53,7 @@ def claim(
     warnings = []
     if jax.process_index() == 0:
         if fresh:
-            _delete(run)
+            _delete(run, start_from)
         started_from = None if start_from is None else str(start_from)
         if run.info.exists():
             info = read_run(run.path)
@@ -62,8 +62,8 @@ def claim(
             started_from = _same_start(info.started_from, start_from, run)
         elif run.checkpoints.is_dir() and any(path.name.isdigit() for path in run.checkpoints.iterdir()):
             raise RequestError(
-                f"{run.checkpoints} holds checkpoints, but what they are of is gone ({run.info.name} is missing): bring "
-                "it back, take another --workdir, or give them up with --fresh"
+                f"{run.checkpoints} holds checkpoints, but {run.info.name}, which says what they are of, is missing; "
+                "bring it back, take another --workdir, or give them up with --fresh"
             )
         write_run(run.path, new_run(config, index, parameters_by_group(params), started_from))
         copy_codec(data, run.path)
@@ -82,20 +82,24 @@ def _same_start(recorded: str | None, asked: Source | None, run: RunFolder) -> s
     """Where a run that is there has its first weights from; it must be what is asked for now, if anything is."""
     if asked is not None and (recorded is None or not asked.names(parse_source(recorded))):
         raise RequestError(
-            f"{run.path} was started from {recorded or 'drawn weights'}, not from {asked}; leave --from out to continue "
-            "it, or take another --workdir"
+            f"{run.path} was started from {recorded or 'drawn weights'}, not from {asked}; leave --from out to "
+            "continue it, take another --workdir, or give up what is there with --fresh"
         )
     return recorded
 
 
-def _delete(run: RunFolder) -> None:
+def _delete(run: RunFolder, start_from: Source | None) -> None:
     """Deletes what training and evaluation made in a run folder, and nothing else that may lie there."""
-    try:
-        for folder in (run.checkpoints, run.damaged, run.tensorboard, run.evaluation, run.profile):
-            if folder.is_dir():
-                shutil.rmtree(folder)
-        # run.json last: as long as it is there, the folder says what the rest is of.
-        for file in (run.metrics, run.loss_plot, run.codec, run.info):
-            file.unlink(missing_ok=True)
-    except OSError as error:
-        raise RequestError(f"--fresh: cannot delete {error.filename}: {error.strerror}") from error
+    if start_from is not None and start_from.path.resolve() == run.path.resolve():
+        raise RequestError(f"--fresh would delete the weights that --from {start_from} names; take another --workdir")
+    # run.json last: as long as it is there, the folder says what the rest is of.
+    folders = (run.checkpoints, run.damaged, run.tensorboard, run.evaluation, run.profile)
+    for path in (*folders, run.metrics, run.loss_plot, run.codec, run.info):
+        try:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            named = f"{error.filename or path}: {error.strerror or error}"
+            raise RequestError(f"--fresh: cannot delete {named}") from error

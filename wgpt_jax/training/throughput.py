@@ -36,7 +36,8 @@ class Throughput:
 
         Returns:
             ``steps_per_second``; ``frames_per_second`` and ``frames_per_second_per_device``, of frames that are
-            predicted; ``mfu``, of all positions of the windows, since padding is computed as well. Nothing if no window had begun before ``step``.
+            predicted; ``mfu``, of all positions of the windows, since padding is computed as well. Nothing if no window
+            had begun before ``step``.
         """
         last = self._last
         if last is not None and last[0] >= step:

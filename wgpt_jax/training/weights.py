@@ -7,6 +7,7 @@ An export is a folder with ``model.safetensors`` (float32, named as in the netwo
 import dataclasses
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,7 +43,7 @@ class Source(NamedTuple):
     """Of a run's checkpoints: a step, ``latest`` or ``best``; an export's own."""
 
     def __str__(self) -> str:
-        return f"{self.path}@{self.step}"
+        return str(self.path) if self.step == "latest" else f"{self.path}@{self.step}"
 
     def names(self, other: "Source") -> bool:
         """Whether this request may mean ``other``, whose step is a number."""
@@ -50,7 +51,10 @@ class Source(NamedTuple):
 
 
 def parse_source(text: str) -> Source:
-    """Parses ``FOLDER[@STEP]``; a step is a number, ``latest`` (if left out) or ``best``."""
+    """Parses ``FOLDER[@STEP]``; a step is a number, ``latest`` (if left out) or ``best``.
+
+    A folder whose own name ends like that is named with its step.
+    """
     folder, at, step = text.rpartition("@")
     if not at or not (step.isdigit() or step in ("latest", "best")):
         folder, step = text, "latest"
@@ -72,8 +76,7 @@ def resolve(source: Source, config: Config, index: DataIndex, data: str | os.Pat
     Raises:
         RequestError: if the weights are not there, or are of another network, codec or mel.
     """
-    if not source.path.is_dir():
-        raise RequestError(f"--from: there is no folder {source.path}; give a run, RUN@STEP, or what wgpt export made")
+    _check_is_there(source)
     if _is_export(source):
         info, step, _ = _read_export(source)
     else:
@@ -102,7 +105,7 @@ def load_weights(source: Source, abstract: nnx.State) -> nnx.State:
     """
     if _is_export(source):
         params = _read_safetensors(source.path / WEIGHTS_NAME, abstract)
-        if digest(params) != _read_export(source)[2]:
+        if _digests(params) != _read_export(source)[2]:
             raise RequestError(f"{source.path / WEIGHTS_NAME} is not what was exported; export it again")
         return params
     with Checkpoints(RunFolder(source.path).checkpoints) as checkpoints:
@@ -131,6 +134,8 @@ def export(
     file = out / WEIGHTS_NAME
     if file.exists() or (out / CONFIG_NAME).exists():
         raise RequestError(f"{out} holds an export already; give another folder")
+    if RunFolder(out).info.exists():
+        raise RequestError(f"{out} is a run folder, and an export would be taken for it; give another folder")
     _, abstract = abstract_model(info.config.model, make_mesh(MeshConfig(), jax.devices()[:1]))
     with Checkpoints(folder.checkpoints, evaluated=folder.evaluated()) as checkpoints:
         params, step = checkpoints.restore_params(abstract, step, ema=ema)
@@ -140,20 +145,32 @@ def export(
         "version": EXPORT_VERSION,
         "weights": kind,
         "step": step,
-        "digest": digest(params),
+        "digest": _digests(params),
         "run": dataclasses.asdict(info),
     }
     try:
         out.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_suffix(".tmp")
-        save_file(tensors, temporary, metadata={"wgpt_jax": info.versions["wgpt_jax"], "step": str(step)})
-        os.replace(temporary, file)
-        # Last, since it is what makes the folder an export.
-        temporary.write_text(json.dumps(config, indent=1) + "\n")
-        os.replace(temporary, out / CONFIG_NAME)
+        of_tensors, of_config = file.with_suffix(".tmp"), (out / CONFIG_NAME).with_suffix(".tmp")
+        of_config.write_text(json.dumps(config, indent=1) + "\n")
+        save_file(tensors, of_tensors, metadata={"wgpt_jax": info.versions["wgpt_jax"], "step": str(step)})
+        shutil.copymode(of_config, of_tensors)  # safetensors lets nobody else read its files
+        os.replace(of_tensors, file)
+        os.replace(of_config, out / CONFIG_NAME)  # last, since it is what makes the folder an export
     except (OSError, SafetensorError) as error:
         raise WorkError(f"cannot write to {out}: {getattr(error, 'strerror', None) or error}") from error
     return {"weights": kind, "step": step, "parameters": sum(map(np.size, tensors.values())), "file": str(file)}
+
+
+def _check_is_there(source: Source) -> None:
+    """Raises RequestError unless there is a run or an export, of whatever step."""
+    path = source.path
+    if _is_export(source) or RunFolder(path).info.is_file():
+        return
+    named = Path(f"{path}@{source.step}")
+    if named.is_dir():
+        raise RequestError(f"--from: {named} is a folder itself; say which of its steps, as in {named}@latest")
+    what = "is neither a run nor an export" if path.is_dir() else "is not there"
+    raise RequestError(f"--from: {path} {what}; give a run, RUN@STEP, or a folder that wgpt export made")
 
 
 def _is_export(source: Source) -> bool:
@@ -181,6 +198,11 @@ def _by_name(params: Any) -> dict[str, Any]:
     """Leaves by the names that they have in an export."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
     return {".".join(str(key.key) for key in path if hasattr(key, "key")): leaf for path, leaf in leaves}
+
+
+def _digests(params: Any) -> dict[str, int]:
+    """:func:`~wgpt_jax.training.digest.digest` by the names that the arrays have in an export."""
+    return dict(zip(_by_name(params), digest(params).values(), strict=True))
 
 
 def _read_safetensors(file: Path, abstract: nnx.State) -> nnx.State:
