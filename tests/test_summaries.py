@@ -22,12 +22,12 @@ from tensorboardX.proto.event_pb2 import Event
 from test_generation import HOP, RATE, VOCABULARY, config_of, prepared, untrained
 
 from wgpt_jax.audio.codec_file import load_codec_decoder, save_codec_decoder
-from wgpt_jax.closed_loop import reference as reference_module
 from wgpt_jax.closed_loop import stream as stream_module
 from wgpt_jax.closed_loop.generator import Generator, Prompt
 from wgpt_jax.closed_loop.reference import read_reference
 from wgpt_jax.closed_loop.sampling import make_sampling
 from wgpt_jax.config import MeshConfig
+from wgpt_jax.data import shards
 from wgpt_jax.data.index import load_index
 from wgpt_jax.data.records import decode_record
 from wgpt_jax.data.shards import open_split
@@ -332,7 +332,7 @@ def test_a_document_of_silence_can_be_shown(runs, data, tmp_path, monkeypatch):
         record = decode_record(encoded)
         return dataclasses.replace(record, mel=np.full_like(record.mel, silence))
 
-    monkeypatch.setattr(reference_module, "decode_record", silent)
+    monkeypatch.setattr(shards, "decode_record", silent)
     writer = TensorBoard(tmp_path, 1)
     summaries, params, said = summaries_of(runs["hybrid2"], data, writer, SECONDS)
     summaries.write(1, params)

@@ -1,6 +1,5 @@
 """Every figure of the package: loss curves, a mel with its tokens."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,11 +9,13 @@ import numpy as np
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
+from wgpt_jax.metrics import read_metrics
+
 COLOURS = {"tokens": "#c1440e", "hybrid": "#1f5f99"}
 
 
 def plot_losses(runs: Mapping[str, Path], out: Path, floors: Mapping[str, float] | None = None) -> None:
-    """Training and validation NLL over steps.
+    """Training and validation NLL over steps, that of averaged weights dashed.
 
     Args:
         runs: label -> metrics.jsonl; one curve pair each.
@@ -23,17 +24,22 @@ def plot_losses(runs: Mapping[str, Path], out: Path, floors: Mapping[str, float]
     """
     figure, axes = plt.subplots(figsize=(7.5, 4.5), layout="constrained")
     for number, (label, path) in enumerate(runs.items()):
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        rows = read_metrics(path)
         colour = COLOURS.get(label, f"C{number}")
         # With several output codebooks the loss is their mean; the coarse one's part compares with validation.
         train = [(row["step"], row.get("nll_codebook_1", row["loss"])) for row in rows if row["kind"] == "train"]
-        train = np.array(train)
-        valid = np.array([(row["step"], row["nll"]) for row in rows if row["kind"] == "validation"])
+        valid = [(row["step"], row["nll"]) for row in rows if row["kind"] == "validation"]
+        averaged = [(row["step"], row["ema_nll"]) for row in rows if "ema_nll" in row]
+        train, valid, averaged = (np.array(points, float) for points in (train, valid, averaged))  # null is a gap
         name = f"{label}, " if label else ""
         if len(train):
             axes.plot(*train.T, color=colour, alpha=0.35, linewidth=1, label=f"{name}training")
         if len(valid):
             axes.plot(*valid.T, color=colour, marker="o", markersize=3, label=f"{name}validation")
+        if len(averaged):
+            axes.plot(
+                *averaged.T, color=colour, linestyle="--", linewidth=1, label=f"{name}validation, averaged weights"
+            )
     for (label, value), style in zip((floors or {}).items(), ("--", ":", "-."), strict=False):
         axes.axhline(value, color="0.4", linestyle=style, linewidth=1, label=label)
     axes.set(xlabel="step", ylabel="NLL (nats per coarse token)")

@@ -76,7 +76,12 @@ def resolve(source: Source, config: Config, index: DataIndex, data: str | os.Pat
     Raises:
         RequestError: if the weights are not there, or are of another network, codec or mel.
     """
-    _check_is_there(source)
+    if not _is_there(source):
+        named = Path(f"{source.path}@{source.step}")
+        if named.is_dir():
+            raise RequestError(f"--from: {named} is a folder itself; say which of its steps, as in {named}@latest")
+        what = "is neither a run nor an export" if source.path.is_dir() else "is not there"
+        raise RequestError(f"--from: {source.path} {what}; give a run, RUN@STEP, or a folder that wgpt export made")
     if _is_export(source):
         info, step, _ = _read_export(source)
     else:
@@ -103,6 +108,11 @@ def load_weights(source: Source, abstract: nnx.State) -> nnx.State:
     Raises:
         RequestError: if they are not there any more, or are damaged.
     """
+    if not _is_there(source):
+        raise RequestError(
+            f"{source.path}, whose weights this run begins with, is not there any more; bring it back, or start over "
+            "with --fresh"
+        )
     if _is_export(source):
         params = _read_safetensors(source.path / WEIGHTS_NAME, abstract)
         if _digests(params) != _read_export(source)[2]:
@@ -161,16 +171,9 @@ def export(
     return {"weights": kind, "step": step, "parameters": sum(map(np.size, tensors.values())), "file": str(file)}
 
 
-def _check_is_there(source: Source) -> None:
-    """Raises RequestError unless there is a run or an export, of whatever step."""
-    path = source.path
-    if _is_export(source) or RunFolder(path).info.is_file():
-        return
-    named = Path(f"{path}@{source.step}")
-    if named.is_dir():
-        raise RequestError(f"--from: {named} is a folder itself; say which of its steps, as in {named}@latest")
-    what = "is neither a run nor an export" if path.is_dir() else "is not there"
-    raise RequestError(f"--from: {path} {what}; give a run, RUN@STEP, or a folder that wgpt export made")
+def _is_there(source: Source) -> bool:
+    """Whether there is a run or an export, of whatever step."""
+    return _is_export(source) or RunFolder(source.path).info.is_file()
 
 
 def _is_export(source: Source) -> bool:
