@@ -136,7 +136,7 @@ class TrainingConfig:
     max_skipped: int = 10
     """Updates skipped in a row, their loss or gradient not being finite, after which the run stops."""
     spike_sigma: float = 0.0
-    """Also skips an update whose loss or gradient norm is so many deviations above its last 128; 0 for never."""
+    """Also skips an update whose loss or gradient norm is so many deviations above its last 128 steps; 0: never."""
 
 
 @dataclasses.dataclass(frozen=True)

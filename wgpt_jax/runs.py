@@ -290,6 +290,5 @@ def check_same_run(info: RunInfo, config: Config, fingerprint: str, run: str | o
         )
     if "training.steps" in changed:
         old, new = changed["training.steps"]
-        where = "from the warm-up on" if config.optimizer.schedule == "cosine" else "where it decays"
-        return [f"training.steps changes from {old} to {new}: the learning-rate schedule changes with it, {where}"]
+        return [f"training.steps changes from {old} to {new}: the learning-rate schedule changes with it"]
     return []

@@ -19,12 +19,13 @@ class Guard(NamedTuple):
     in_row: jax.Array
     """int32 []; updates skipped one after the other until now, because something was not finite."""
     recent: jax.Array | None
-    """float32 [128, 2]; loss and gradient norm of the last applied updates, a ring; None where spikes may pass."""
+    """float32 [128, 2]; loss and gradient norm of step s in row s % 128, nan if they were not finite or there is none
+    yet; None where spikes may pass."""
 
 
 def new_guard(config: TrainingConfig) -> Guard:
     """The guard of a run that begins."""
-    recent = jnp.zeros((_WINDOW, 2), jnp.float32) if config.spike_sigma else None
+    recent = jnp.full((_WINDOW, 2), jnp.nan, jnp.float32) if config.spike_sigma else None
     return Guard(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32), recent)
 
 
@@ -34,9 +35,10 @@ def judge(
     """Whether an update is applied.
 
     It is not if the loss or the gradient's norm is not finite; nor, with ``spike_sigma``, if one of them lies so many
-    standard deviations above its mean over the last 128 applied updates (once there are half as many), the rule of
-    OLMo's skip-step optimiser (OLMo 2, arXiv 2501.00656). After ``max_skipped`` updates in a row that were not finite
-    nothing is applied any more: the state stays what it was when the host reads it.
+    standard deviations above its mean over the last 128 steps (once half of them are there and finite), skipped ones
+    included, lest a loss that rises for good stop learning for good: the rule of the skip-step optimiser in OLMo-core
+    (Ai2), but for steps that lie below. After ``max_skipped`` updates in a row that were not finite nothing is applied
+    any more: the state stays what it was when the host reads it.
 
     Args:
         guard: until now.
@@ -52,12 +54,10 @@ def judge(
     stopped = guard.in_row >= config.max_skipped
     apply, recent = finite & ~stopped, guard.recent
     if config.spike_sigma:
-        seen = step - guard.skipped
-        row = jnp.stack([loss, grad_norm])
-        have = (jnp.arange(_WINDOW) < seen)[:, None]
+        row, have = jnp.stack([loss, grad_norm]), jnp.isfinite(recent)
         mean = jnp.mean(recent, axis=0, where=have)
-        limit = mean + config.spike_sigma * jnp.std(recent, axis=0, where=have)
-        apply &= (seen < _WINDOW // 2) | jnp.all(row <= limit)
-        recent = jnp.where(apply, recent.at[seen % _WINDOW].set(row), recent)
+        limit = mean + config.spike_sigma * jnp.std(recent, axis=0, where=have, ddof=1)
+        apply &= (jnp.sum(have[:, 0]) < _WINDOW // 2) | jnp.all(row <= limit)
+        recent = recent.at[step % _WINDOW].set(jnp.where(finite, row, jnp.nan))
     in_row = jnp.where(stopped, guard.in_row, jnp.where(finite, 0, guard.in_row + 1))
     return apply, Guard(guard.skipped + ~apply, in_row, recent)

@@ -26,27 +26,20 @@ _MUON_RMS = 0.2
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     """The learning rate of every step: float32 [], of the number of updates done.
 
-    It rises linearly to the peak. ``cosine`` decays to ``final_fraction`` of it at the last step; ``wsd`` (warm-up,
-    stable, decay) stays there, then falls by one minus the square root of what is done of the decay, the best of the
-    shapes compared by Haegele et al. (arXiv 2405.18392), section 3.
+    It rises linearly to the peak. ``cosine`` decays towards ``final_fraction`` of it, which the update after the last
+    one would have; ``wsd`` (warm-up, stable, decay) stays there, then falls towards the same by one minus the square
+    root of what is done of the decay, the best of the shapes compared by Haegele et al. (arXiv 2405.18392), section 3.
     """
     peak, last = config.learning_rate, config.learning_rate * config.final_fraction
     warmup = min(config.warmup, max(steps - 1, 1))
     if config.schedule == "cosine":
         return optax.warmup_cosine_decay_schedule(0.0, peak, warmup, max(steps, warmup + 1), last)
-    begin = decay_begins(config, steps)
+    begin = min(max(config.warmup, steps - round(config.decay_fraction * steps)), steps - 1)
 
     def decay(step: jax.Array) -> jax.Array:
         return last + (peak - last) * (1 - jnp.sqrt(jnp.clip(step / (steps - begin), 0.0, 1.0)))
 
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), lambda _: peak, decay], [warmup, begin])
-
-
-def decay_begins(config: OptimizerConfig, steps: int) -> int:
-    """Update from which the learning rate depends on the number of steps."""
-    if config.schedule == "cosine":
-        return min(config.warmup, max(steps - 1, 1))
-    return min(max(config.warmup, steps - round(config.decay_fraction * steps)), steps - 1)
 
 
 def decayed(params) -> dict:
