@@ -17,16 +17,17 @@ from wgpt_jax.cli import main
 from wgpt_jax.config import Config, DataConfig, MeshConfig, ModelConfig, TrainingConfig, load_config
 from wgpt_jax.data.batch import Batch
 from wgpt_jax.errors import RequestError
+from wgpt_jax.metrics import read_metrics
 from wgpt_jax.model.layers import Stack
 from wgpt_jax.parallel.mesh import make_mesh, sharded
 from wgpt_jax.performance.chips import CHIPS, chip_of
 from wgpt_jax.performance.flops import Matmul, flops_per_frame, flops_per_step, matmuls
 from wgpt_jax.performance.roofline import OPTIMIZER_BYTES, mfu_ceiling, product_seconds
-from wgpt_jax.training.logs import Throughput, read_metrics
 from wgpt_jax.training.loop import train
 from wgpt_jax.training.optimizer import make_optimizer
 from wgpt_jax.training.state import abstract_model, abstract_state, count_parameters
 from wgpt_jax.training.step import make_train_step
+from wgpt_jax.training.throughput import Throughput
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 V5E, V5P, V6E, H100 = (chip_of(kind) for kind in ("TPU v5 lite", "TPU v5", "TPU v6 lite", "NVIDIA H100 80GB HBM3"))
@@ -250,11 +251,11 @@ def test_the_ceiling_counts_what_one_device_does():
 
 
 def test_speed_is_frames_per_second_and_mfu_of_all_positions(monkeypatch):
-    from wgpt_jax.training import logs
+    from wgpt_jax.training import throughput
 
     config, clock = load_config(CONFIGS / "paper_hybrid.py"), iter([10.0, 14.0])
-    monkeypatch.setattr(logs, "chip_of", lambda kind: V5E)
-    monkeypatch.setattr(logs, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setattr(throughput, "chip_of", lambda kind: V5E)
+    monkeypatch.setattr(throughput, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     throughput = Throughput(config, make_mesh(MeshConfig(1, 1, 1)), 4_003_104)
     assert throughput.rate(100, 60_000) == {}, "no window yet"
     speed = throughput.rate(200, 60_000)  # of 65,536 positions
