@@ -166,3 +166,16 @@ def test_1_then_2_then_1_processes_see_the_same_batches_and_losses(runs, on_eigh
     whole = [*first[:alone], *(a + b for a, b in zip(first[alone:], second[:together], strict=False))]
     assert whole + first[len(first) - (STEPS - alone - together) :] == runs.rows(on_eight)
     assert runs.losses("hosts") == pytest.approx(runs.losses(on_eight), rel=1e-5)
+
+
+def test_two_processes_fall_back_together_from_a_checkpoint_that_one_of_them_cannot_read(runs, on_eight):
+    fsdp = ("--mesh.data", "1", "--mesh.fsdp", "2")  # of fewer parts, so that they lie in files of their own
+    runs.train("fallback", 1, *fsdp, stop=8, processes=2)
+    folder = runs.folder / "fallback"
+    newest = max(int(path.name) for path in (folder / "checkpoints").iterdir() if path.name.isdigit())
+    assert newest > 5
+    for part in (folder / f"checkpoints/{newest}/params/ocdbt.process_1/d").iterdir():
+        part.write_bytes(part.read_bytes()[: part.stat().st_size // 2])
+    runs.train("fallback", 1, *fsdp, processes=2)
+    assert (folder / f"damaged-checkpoints/{newest}").is_dir()
+    assert runs.losses("fallback") == pytest.approx(runs.losses(on_eight), rel=1e-5)

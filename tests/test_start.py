@@ -169,7 +169,7 @@ def empty_checkpoints(folder, run):
         (later_version, r"run\.json is of version 99, this version of wgpt_jax reads 2"),
         (cut_description, r"run\.json is damaged .*--fresh"),
         (lost_description, r"checkpoints holds checkpoints, but run\.json, .*, is missing; .*--fresh"),
-        (empty_checkpoints, r"no checkpoint in .* can be read: .*--fresh"),
+        (empty_checkpoints, r"no checkpoint in .* can be read: .*another --workdir"),
     ],
 )
 def test_nothing_is_deleted_unasked_whatever_is_wrong(folder, run, wrong, message):

@@ -91,7 +91,8 @@ def train_command(argv: Sequence[str]) -> int:
             step = train(args.config, args.data, args.workdir, **options)
             if step < args.config.training.steps:
                 again = shlex.join(["wgpt", "train", *(word for word in argv if word != "--fresh")])
-                print(f"stopped and saved at step {step}; to continue:\n  {again}")
+                where = f"stopped and saved at step {step}" if step else "stopped before the first step"
+                print(f"{where}; to continue:\n  {again}")
 
     def parse_twice() -> None:
         # The first pass finds the file wherever it stands; --help shows that file's values, where one is named.

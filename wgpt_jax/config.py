@@ -124,7 +124,7 @@ class TrainingConfig:
     batch: int = 32
     """Windows per step over all devices and hosts, B."""
     microbatches: int = 1
-    """Parts that a step's batch is computed in, one after the other: less memory, the same step."""
+    """Parts that a step's batch is computed in, one after the other: less memory; the same step but for dropout."""
     seed: int = 0
     """Seed of the initialisation and of everything random in a step."""
     eval_every: int = 500

@@ -1,9 +1,10 @@
 """Evaluation: every document of a split exactly once, against n-gram models of the training split."""
 
+import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from wgpt_jax.config import Config, MeshConfig, Weights
 from wgpt_jax.data.index import INDEX_NAME, DataIndex, file_sha256, load_index
 from wgpt_jax.data.ngrams import load_ngrams
 from wgpt_jax.data.pipeline import EvaluationBatch, evaluation_batches
-from wgpt_jax.errors import RequestError
+from wgpt_jax.errors import RequestError, WorkError
 from wgpt_jax.mel_sources import NONE, NULL, ORIGINAL, codec_codebooks
 from wgpt_jax.parallel.hosts import check_same, first_together
 from wgpt_jax.parallel.mesh import batch_sharding, make_mesh
@@ -82,6 +83,11 @@ def evaluate(
     asked = {"the data's index.json": file_sha256(Path(data) / INDEX_NAME), "step": step, "split": split, "mel": mel}
     asked["weights"] = weights
     check_same("the request", asked, "start all processes with the same command")
+    folder = RunFolder(run).evaluation
+    with _writing(folder):  # now, not after all the scoring
+        folder.mkdir(exist_ok=True)
+        (folder / ".probe").touch()
+        (folder / ".probe").unlink(missing_ok=True)
     mesh = make_mesh(MeshConfig())
     graph, params, step = load_network(run, info, mesh, step, weights)
     eval_fn = first_together("the first evaluation", make_eval_step(info.config.model, graph, mesh, params))
@@ -113,12 +119,19 @@ def evaluate(
     which = f"{split}-{step}" + ("-ema" if weights == "ema" else "")
     other_data = "" if same_data else f"-{training_data_fingerprint(index)}"
     if jax.process_index() == 0:
-        folder = RunFolder(run).evaluation
-        folder.mkdir(exist_ok=True)
-        for source in sources:
-            _write_documents(folder / f"{which}-{source}{other_data}.documents.jsonl", scores[source])
-        (folder / f"{which}-{sources[0]}{other_data}.json").write_text(json.dumps(summary, indent=1) + "\n")
+        with _writing(folder):
+            for source in sources:
+                _write_documents(folder / f"{which}-{source}{other_data}.documents.jsonl", scores[source])
+            (folder / f"{which}-{sources[0]}{other_data}.json").write_text(json.dumps(summary, indent=1) + "\n")
     return Evaluation(summary, scores[sources[0]])
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise WorkError(f"cannot write the evaluation into {folder}: {error.strerror}") from error
 
 
 def main_source(config: Config, index: DataIndex) -> str:

@@ -26,7 +26,8 @@ class Interrupt:
 
     def _request(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
-        signal.signal(number, signal.SIG_DFL)
+        for each in self._previous:
+            signal.signal(each, signal.SIG_DFL)
         print("\nstopping after this step; once more ends at once", flush=True)
 
     def __exit__(

@@ -15,10 +15,7 @@ def metrics_line(kind: str, step: int, values: dict[str, Any]) -> str:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl; none if it is not there, and none from the first damaged line on.
-
-    A last line cut short by a kill is thus left out.
-    """
+    """The lines of a metrics.jsonl; none if it is not there. Damaged ones, as a kill leaves the last, are left out."""
     rows = []
     if path.exists():
         for line in path.read_text(errors="replace").splitlines():
@@ -26,7 +23,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
                 row = json.loads(line)
                 row["kind"], row["step"] = str(row["kind"]), int(row["step"])
             except (ValueError, TypeError, KeyError, OverflowError):
-                break
+                continue
             rows.append(row)
     return rows
 
@@ -35,7 +32,10 @@ def drop_after(path: Path, step: int) -> None:
     """Leaves only the lines up to ``step``, in one atomic step: a killed run wrote past its last checkpoint."""
     rows = [row for row in read_metrics(path) if row["step"] <= step]
     temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with open(temporary, "w") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(temporary, path)
 
 

@@ -36,8 +36,11 @@ def locked(run: RunFolder) -> Iterator[None]:
             time.sleep(0.05)
         if not ours:
             raise RequestError(f"{holder(run) or 'another process'} trains in {run.path}; wait for it, or stop it")
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
+        try:
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
+        except OSError as error:
+            raise RequestError(f"cannot write to the run folder {run.path}: {error.strerror}") from error
         yield
     finally:
         os.close(descriptor)

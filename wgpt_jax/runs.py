@@ -153,9 +153,13 @@ def new_run(config: Config, index: DataIndex, parameters: dict[str, int], starte
         codebooks=index.codebooks,
         data_fingerprint=training_data_fingerprint(index),
         parameters=parameters,
-        versions={name: importlib.metadata.version(name) for name in ("wgpt_jax", "jax", "flax", "optax", "grain")},
+        versions=_versions(),
         started_from=started_from,
     )
+
+
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in ("wgpt_jax", "jax", "flax", "optax", "grain")}
 
 
 def read_run(path: str | os.PathLike) -> RunInfo:
@@ -210,7 +214,10 @@ def write_run(path: str | os.PathLike, info: RunInfo) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         temporary = file.with_suffix(".tmp")
-        temporary.write_text(json.dumps(dataclasses.asdict(info), indent=1) + "\n")
+        with open(temporary, "w") as text:
+            text.write(json.dumps(dataclasses.asdict(info), indent=1) + "\n")
+            text.flush()
+            os.fsync(text.fileno())
         os.replace(temporary, file)
     except OSError as error:
         raise RequestError(f"cannot write to the run folder {path}: {error.strerror}") from error
@@ -288,7 +295,14 @@ def check_same_run(info: RunInfo, config: Config, fingerprint: str, run: str | o
             f"{run} was trained on other data (training shards {info.data_fingerprint}, now {fingerprint}); "
             f"use the same --data or another --workdir (--from {run} would begin it with these weights)"
         )
+    warnings = []
     if "training.steps" in changed:
         old, new = changed["training.steps"]
-        return [f"training.steps changes from {old} to {new}: the learning-rate schedule changes with it"]
-    return []
+        warnings.append(f"training.steps changes from {old} to {new}: the learning-rate schedule changes with it")
+    if "training.microbatches" in changed and config.model.dropout:
+        warnings.append("training.microbatches changes: each part draws its own dropout, so that the steps change too")
+    for name, new in _versions().items():
+        old = info.versions.get(name, "another version")
+        if old != new:
+            warnings.append(f"{name} was {old}, now it is {new}: equal data and bits are not promised")
+    return warnings

@@ -1,6 +1,8 @@
 """Checkpoints: state, data position and configuration committed together. The only module that imports Orbax."""
 
 import contextlib
+import errno
+import json
 import logging
 import os
 import shutil
@@ -22,7 +24,7 @@ from wgpt_jax.runs import RunFolder
 from wgpt_jax.training.digest import digest
 from wgpt_jax.training.state import TrainState
 
-CHECKPOINT_VERSION = 2
+CHECKPOINT_VERSION = 3
 _PATIENCE = 5.0  # seconds
 _ITEMS = ("params", "ema", "optimizer", "data", "meta")
 
@@ -183,13 +185,15 @@ class Checkpoints:
                 told.append(str(error))
                 continue
             if told:
-                say(f"warning: {'; '.join(told)}; going on from checkpoint {step}, the one before")
+                say(f"{'; '.join(told)}; going on from checkpoint {step}, the one before")
                 self._set_aside([bad for bad in steps if bad > step])
+            for later in [evaluated for evaluated in self.nll if evaluated > step]:
+                del self.nll[later]  # of a life that was lost
             state = TrainState(params=restored["params"], ema=restored.get("ema"), **restored["optimizer"])
             return state, restored["data"], restored["meta"]
         raise RequestError(
-            f"no checkpoint in {self.folder} can be read: {'; '.join(told)}; bring one back from a copy, or start over "
-            "with --fresh"
+            f"no checkpoint in {self.folder} can be read: {'; '.join(told)}; bring one back from a copy, or take "
+            "another --workdir"
         )
 
     def step_of(self, name: int | str) -> int:
@@ -238,29 +242,49 @@ class Checkpoints:
         error, restored = None, {}
         try:
             with limited(f"the restore of step {step}"):
-                restored = self._restore(step, {"meta": ocp.args.JsonRestore()})
-                self._check_version(step, restored["meta"])
-                args = {name: ocp.args.StandardRestore(tree) for name, tree in abstract.items()}
-                args |= {"data": ocp.args.JsonRestore()} if with_data else {}
-                restored |= self._restore(step, args)
+                restored["meta"] = meta = self._read_json(step, "meta")
+                self._check_version(step, meta)
+                for name, tree in abstract.items():
+                    # The handler itself: the manager would wait for the other processes, also for one that has failed.
+                    args = ocp.args.StandardRestore(tree)
+                    restored[name] = ocp.StandardCheckpointHandler().restore(self.folder / str(step) / name, args=args)
+                restored["data"] = self._read_json(step, "data") if with_data else None
+                saved = meta["digest"], meta["data"]
         except RequestError:
             raise
         except Exception as caught:  # which Orbax raises as such for a file that was cut
+            self._raise_if_not_of_the_file(step, caught)
             error = str(caught).splitlines()[0] if str(caught) else type(caught).__name__
         errors = [each for each in of_all(f"the restore of step {step}", error) if each is not None]
         if errors:
             raise _Damaged(f"checkpoint {step} in {self.folder} cannot be read ({errors[0]})")
-        saved, now = restored["meta"]["digest"], digest({name: restored[name] for name in abstract})
-        wrong = [path for path, value in now.items() if saved.get(path) != value]
-        if with_data and restored["data"] != restored["meta"]["data"]:
+        now = digest({name: restored[name] for name in abstract})
+        wrong = [path for path, value in now.items() if saved[0].get(path) != value]
+        if with_data and restored["data"] != saved[1]:
             wrong.append("the position in the data")
         if wrong:
             more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
             raise _Damaged(f"checkpoint {step} in {self.folder} is not what was saved ({wrong[0]}{more} changed)")
         return restored
 
-    def _restore(self, step: int, args: dict[str, Any]) -> dict[str, Any]:
-        return dict(self.manager.restore(step, args=ocp.args.Composite(**args)).items())
+    def _read_json(self, step: int, name: str) -> dict[str, Any]:
+        return json.loads((self.folder / str(step) / name / "metadata").read_text())
+
+    def _raise_if_not_of_the_file(self, step: int, error: BaseException) -> None:
+        """Raises WorkError for what says nothing about the checkpoint: a device or a disk that fails for now."""
+        what: BaseException | None = error
+        while what is not None:
+            if isinstance(what, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(what):
+                raise WorkError(
+                    f"checkpoint {step} does not fit into the memory of these devices; take more of them, with a "
+                    "larger --mesh.fsdp"
+                ) from error
+            if isinstance(what, OSError) and what.errno not in (None, errno.ENOENT):
+                raise WorkError(
+                    f"checkpoint {step} in {self.folder} cannot be read now: {what.strerror}; once that is mended the "
+                    "same command continues"
+                ) from error
+            what = what.__cause__ or what.__context__
 
     def _check_version(self, step: int, meta: dict[str, Any]) -> None:
         if meta["checkpoint_version"] != CHECKPOINT_VERSION:

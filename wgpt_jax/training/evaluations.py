@@ -1,5 +1,6 @@
 """Evaluations while training: when they are due, of which weights, and what is written of them."""
 
+import math
 import os
 from collections.abc import Callable
 from typing import Any
@@ -65,14 +66,15 @@ class Evaluations:
         """
         mel = main_source(self._config, self._index)
         values = self._score(state.params, mel)
-        if values is None:
+        averaged = None if values is None or state.ema is None else self._score(state.ema, mel)
+        if values is None or (state.ema is not None and averaged is None):
+            self._log.say(f"the evaluation of step {step} is given up; the same command does it")
             return
-        if state.ema is not None:
-            averaged = self._score(state.ema, mel)
-            if averaged is None:
-                return
+        if averaged is not None:
             values |= {f"ema_{key}": averaged[key] for key in ("nll", "total_nll")}
-        self._checkpoints.nll[step] = values.get("ema_total_nll", values["total_nll"])
+        nll = values.get("ema_total_nll", values["total_nll"])
+        if math.isfinite(nll):  # else it would count as the best
+            self._checkpoints.nll[step] = nll
         self._log.evaluation(step, {"mel_source": mel, **values})
         if self._summaries is not None:
             with self._log.writing():

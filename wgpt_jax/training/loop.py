@@ -75,7 +75,7 @@ def train(
         open_split(data, index, "validation")
         load_ngrams(data)
     run, source = RunFolder(workdir), None if start_from is None else parse_source(start_from)
-    if source is not None and source.path == run.path:
+    if source is not None and source.path.resolve() == run.path.resolve():
         raise RequestError(f"--from {start_from} is the run folder itself; begin in another --workdir")
 
     # 2. Shapes before arrays.
@@ -100,8 +100,14 @@ def train(
             state, position, _ = checkpoints.restore_latest(abstract, warnings.append)
             batches.set_state(position)
         else:
-            weights = None if recorded is None else load_weights(parse_source(recorded), params)
-            state = init_state(config, optimizer, mesh, abstract, weights)
+            # Inline: a name for them would keep them on the devices.
+            state = init_state(
+                config,
+                optimizer,
+                mesh,
+                abstract,
+                None if recorded is None else load_weights(parse_source(recorded), params),
+            )
         step = int(jax.device_get(state.step))
         log = RunLog(run, config.logging, first_step=step, steps=config.training.steps)
         throughput = Throughput(config, mesh, count_parameters(params))
@@ -111,7 +117,7 @@ def train(
         tracer = Profile(window, run.profile, log.say)
         evaluations = Evaluations(run, config, data, index, mesh, graph, eval_fn, log, checkpoints, interrupt)
         keeper = Keeper(checkpoints, log, throughput, config, index, saved=step)
-        source = _batches_from(batches, data, index)
+        next_batch = _batches_from(batches, data, index)
 
         # 4. Steps. Only at logged steps does the host wait for the device, and for the step before the one under way.
         try:
@@ -120,12 +126,11 @@ def train(
             while step < config.training.steps and not stop_agreed(step, interrupt.requested):
                 if tracer.begin(step, state):
                     throughput.start(step)
-                position = batches.get_state()
                 try:
-                    batch = to_devices(next(source), mesh)
+                    batch = to_devices(next(next_batch), mesh)
                 except WorkError:
                     if jax.process_count() == 1:  # the others wait in a step for this one, and cannot save
-                        keeper.keep(step, state, position)
+                        keeper.keep(step, state, batches.get_state())
                     raise
                 with jax.profiler.StepTraceAnnotation("train", step_num=step + 1):
                     state, metrics = step_fn(state, batch)

@@ -8,6 +8,7 @@ import jax
 from wgpt_jax.config import Config
 from wgpt_jax.data.index import DataIndex, file_sha256
 from wgpt_jax.errors import RequestError
+from wgpt_jax.metrics import read_metrics
 from wgpt_jax.parallel.hosts import check_same, wait_for_all
 from wgpt_jax.runs import (
     RunFolder,
@@ -53,18 +54,29 @@ def claim(
     warnings = []
     if jax.process_index() == 0:
         if fresh:
-            _delete(run, start_from)
+            _delete(run)
+        for remains in run.checkpoints.glob("*.orbax-checkpoint-tmp*"):  # of a save that was cut short
+            shutil.rmtree(remains, ignore_errors=True)
         started_from = None if start_from is None else str(start_from)
         if run.info.exists():
             info = read_run(run.path)
             check_data_is_readable(info, index, run.path, data)
             warnings = check_same_run(info, config, training_data_fingerprint(index), run.path)
             started_from = _same_start(info.started_from, start_from, run)
-        elif run.checkpoints.is_dir() and any(path.name.isdigit() for path in run.checkpoints.iterdir()):
+            logged = read_metrics(run.metrics)
+            if not _has_checkpoints(run) and any(row["step"] > 2 * config.checkpoint.every for row in logged):
+                raise RequestError(
+                    f"{run.path} was trained until step {logged[-1]['step']}, but its checkpoints are gone: bring "
+                    f"{run.checkpoints} back (is its disk mounted?), take another --workdir, or give them up "
+                    "with --fresh"
+                )
+        elif _has_checkpoints(run):
             raise RequestError(
                 f"{run.checkpoints} holds checkpoints, but {run.info.name}, which says what they are of, is missing; "
                 "bring it back, take another --workdir, or give them up with --fresh"
             )
+        elif run.metrics.exists():
+            raise RequestError(f"{run.metrics} is there, but no {run.info.name}; take another --workdir")
         write_run(run.path, new_run(config, index, parameters_by_group(params), started_from))
         copy_codec(data, run.path)
     wait_for_all("the run folder")
@@ -88,10 +100,18 @@ def _same_start(recorded: str | None, asked: Source | None, run: RunFolder) -> s
     return recorded
 
 
-def _delete(run: RunFolder, start_from: Source | None) -> None:
+def _has_checkpoints(run: RunFolder) -> bool:
+    return run.checkpoints.is_dir() and any(path.name.isdigit() for path in run.checkpoints.iterdir())
+
+
+def _delete(run: RunFolder) -> None:
     """Deletes what training and evaluation made in a run folder, and nothing else that may lie there."""
-    if start_from is not None and start_from.path.resolve() == run.path.resolve():
-        raise RequestError(f"--fresh would delete the weights that --from {start_from} names; take another --workdir")
+    if not (run.info.exists() or _has_checkpoints(run)):
+        if any(path.exists() for path in (run.checkpoints, run.metrics, run.evaluation)):
+            raise RequestError(
+                f"--fresh: {run.path} is no run folder (no {run.info.name}), so nothing is deleted there"
+            )
+        return
     # run.json last: as long as it is there, the folder says what the rest is of.
     folders = (run.checkpoints, run.damaged, run.tensorboard, run.evaluation, run.profile)
     for path in (*folders, run.metrics, run.loss_plot, run.codec, run.info):

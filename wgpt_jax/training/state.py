@@ -83,7 +83,7 @@ def init_state(
         optimizer: from :func:`~wgpt_jax.training.optimizer.make_optimizer`.
         mesh: where it lies.
         abstract: from :func:`abstract_state`.
-        params: parameters to start from instead of drawn ones, laid out as in ``abstract``.
+        params: parameters to start from instead of drawn ones, laid out as in ``abstract``; they are used up.
     """
 
     def begin(params: nnx.State) -> TrainState:
@@ -96,7 +96,7 @@ def init_state(
     with sharded(mesh):
         if params is None:
             return jax.jit(draw, out_shardings=shardings_of(abstract))()
-        return jax.jit(begin, out_shardings=shardings_of(abstract))(params)
+        return jax.jit(begin, out_shardings=shardings_of(abstract), donate_argnums=0)(params)
 
 
 def shardings_of(abstract: Any) -> Any:
