@@ -287,6 +287,20 @@ def test_when_no_checkpoint_is_whole_nothing_is_deleted_and_nothing_trained(fold
     assert {"10", "12"} <= {path.name for path in (run / "checkpoints").iterdir()}
 
 
+def test_a_run_whose_checkpoints_are_gone_is_not_begun_anew(folder, half, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(half, run)
+    log = (run / "metrics.jsonl").read_text()
+    shutil.rmtree(run / "checkpoints")
+    with pytest.raises(RequestError, match="was trained until step 12, but its checkpoints are gone"):
+        train(tiny_config(**GROUPS), folder / "data", run)
+    assert (run / "metrics.jsonl").read_text() == log
+    # Killed before its first save it does begin anew, also when it is to save more often from now on.
+    (run / "metrics.jsonl").write_text("".join(log.splitlines(keepends=True)[:4]))
+    sooner = {**GROUPS, "checkpoint": {"every": 1}, "training": {**GROUPS["training"], "steps": 5}}
+    assert train(tiny_config(**sooner), folder / "data", run) == 5
+
+
 @pytest.mark.parametrize("version", [1, 2, 4])
 def test_a_checkpoint_of_another_version_is_refused_with_both_named(folder, half, tmp_path, version):
     run = tmp_path / "run"

@@ -64,7 +64,7 @@ def claim(
             warnings = check_same_run(info, config, training_data_fingerprint(index), run.path)
             started_from = _same_start(info.started_from, start_from, run)
             logged = read_metrics(run.metrics)
-            if not _has_checkpoints(run) and any(row["step"] > 2 * config.checkpoint.every for row in logged):
+            if not _has_checkpoints(run) and any(row["step"] > 2 * info.config.checkpoint.every for row in logged):
                 raise RequestError(
                     f"{run.path} was trained until step {logged[-1]['step']}, but its checkpoints are gone: bring "
                     f"{run.checkpoints} back (is its disk mounted?), take another --workdir, or give them up "
