@@ -273,7 +273,7 @@ def test_all_that_is_wrong_stands_at_the_end_once_with_its_remedy(folder, capsys
     ("flags", "sentence"),
     [
         (["--model.vocabulary", "32"], "set --model.vocabulary 16"),
-        (["--model.output-codebooks", "3"], "prepare it with more --codebooks"),
+        (["--model.output-codebooks", "3"], "prepare it with more --num-codebooks"),
         (["--data.mel-mix", "codec8", "1"], "prepare it into another folder with --mel-sources original,codec8"),
         (["--model.heads", "3"], "model.heads: 3 heads must divide model.width 16"),
         (["--model.attention", "cudnn"], "model.attention cudnn runs on gpu, not on cpu"),

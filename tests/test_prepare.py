@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import librosa
@@ -27,11 +28,10 @@ from wgpt_jax.data.ngrams import load_ngrams
 from wgpt_jax.data.pipeline import training_batches
 from wgpt_jax.errors import RequestError
 from wgpt_jax.prepare import plan as plan_module
-from wgpt_jax.prepare import stages
 from wgpt_jax.prepare.codec import load_codec
 from wgpt_jax.prepare.main import main
-from wgpt_jax.prepare.shards import read_records
-from wgpt_jax.prepare.sources import decode_audio
+from wgpt_jax.prepare.reading.decode import decode_audio
+from wgpt_jax.prepare.shards import ShardMaker, read_records
 from wgpt_jax.prepare.summary import describe
 from wgpt_jax.prepare.verify import verify_prepared
 from wgpt_jax.runs import check_model_fits_data
@@ -40,7 +40,7 @@ ROOT = Path(__file__).parents[1]
 CLOCK = Clock(24000, 320)
 BAD = {
     "music/band/8.wav": "non-finite",
-    "music/band/9.m4a": "convert it with ffmpeg",
+    "music/band/9.m4a": "needs the ffmpeg program|moov",
     "music/short.wav": "shorter than one frame",
     "speech/ann/zero.wav": "file is empty",
     "speech/text.mp3": "not recognised",
@@ -50,7 +50,7 @@ BAD = {
 
 def add_speech(root: Path, speaker: str, count: int = 1) -> None:
     for i in range(count):
-        samples = sound(1.0 + 0.37 * i, rate=16000, seed=len(speaker) + i)
+        samples = sound(1.0 + 0.37 * i, rate=16000, seed=zlib.crc32(speaker.encode()) + i)
         write_audio(root / "speech" / speaker / f"{i}.flac", samples, 16000)
 
 
@@ -115,7 +115,7 @@ def hashes(out: Path) -> dict[str, str]:
 def documents(out: Path) -> dict[str, str]:
     """Split of every document."""
     reports = [json.loads(path.read_text()) for path in out.glob("*-*.json")]
-    return {document["name"]: report["shard"]["split"] for report in reports for document in report["documents"]}
+    return {row["item"]["name"]: report["shard"]["split"] for report in reports for row in report["documents"]}
 
 
 def test_every_good_file_is_a_document_and_every_bad_one_has_its_reason(audio, prepared):
@@ -123,7 +123,7 @@ def test_every_good_file_is_a_document_and_every_bad_one_has_its_reason(audio, p
     failed = {failure["path"]: failure["reason"] for failure in index.failed}
     assert failed.keys() == BAD.keys()
     for path, reason in BAD.items():
-        assert reason in failed[path]
+        assert re.search(reason, failed[path])
     good = {path.relative_to(audio).as_posix() for path in audio.rglob("*.*")} - BAD.keys()
     assert documents(prepared).keys() == good
     assert index.domains == ("music", "speech")
@@ -248,7 +248,7 @@ def test_the_next_command_fits_whatever_was_prepared(prepared, sources, entries,
     index = load_index(prepared)
     codec, mel = dataclasses.replace(index.codec, codebook_size=entries), dataclasses.replace(index.mel, bands=bands)
     index = dataclasses.replace(index, codec=codec, codebooks=codebooks, mel=mel, mel_sources=sources)
-    flags = try_next_command(describe(index, [], prepared), index, prepared)
+    flags = try_next_command(describe(index, [], [], str(prepared)), index, prepared)
     if (sources, entries, bands) == (("original", "codec1"), 1024, 64):
         assert not flags, "what the demo makes needs none"
 
@@ -321,15 +321,15 @@ def test_a_lost_shard_is_made_again_with_the_same_bytes(damage, copy, prepared, 
 
 
 def test_an_interrupted_run_is_continued_to_the_same_bytes(prepared, run, tmp_path, monkeypatch):
-    real, done = stages.write_shard, []
+    real, done = ShardMaker.__call__, []
 
-    def interrupted(plan, **arguments):
+    def interrupted(maker, task):
         if len(done) == 2:
             raise KeyboardInterrupt
-        done.append(plan.name)
-        return real(plan, **arguments)
+        done.append(task.name)
+        return real(maker, task)
 
-    monkeypatch.setattr(stages, "write_shard", interrupted)
+    monkeypatch.setattr(ShardMaker, "__call__", interrupted)
     assert run(tmp_path / "out") == 130
     assert len(hashes(tmp_path / "out")) <= 2 and not (tmp_path / "out" / "index.json").exists()
     (tmp_path / "out" / "train-00002.tmp").write_bytes(b"what a killed process leaves")
@@ -374,7 +374,7 @@ def test_a_repaired_file_is_tried_again(copy, audio, run):
 @pytest.mark.parametrize(
     ("flags", "option"),
     [
-        (("--codebooks", "2"), "codebooks = 4, now codebooks = 2"),
+        (("--num-codebooks", "2"), "num_codebooks = 4, now num_codebooks = 2"),
         (("--mel.bands", "80"), "mel.bands = 64, now mel.bands = 80"),
         (("--mel-sources", "codec1,original"), "mel_sources = original, now mel_sources = codec1,original"),
         (("--seed", "1"), "seed = 0, now seed = 1"),
@@ -396,14 +396,14 @@ def test_another_codec_is_refused(copy, audio, reflect_folder, run, capsys):
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (("--codebooks", "5"), "--codebooks 5: codec .* has 1 to 4"),
-        (("--codebooks", "0"), "--codebooks 0: codec .* has 1 to 4"),
+        (("--num-codebooks", "5"), "--num-codebooks 5: codec .* has 1 to 4"),
+        (("--num-codebooks", "0"), "--num-codebooks 0: codec .* has 1 to 4"),
         (("--validation", "1.5"), "not a fraction"),
         (("--validation", "0.5", "--test", "0.5"), "nothing to train on"),
         (("--workers", "0"), "at least one"),
         (("--mel.n-fft", "256"), "shorter than a frame"),
         (("--mel-sources", "original,codec5"), "'codec5' is none of original, codec1, codec2, codec3, codec4"),
-        (("--codebooks", "2", "--mel-sources", "codec3"), "'codec3' is none of original, codec1, codec2$"),
+        (("--num-codebooks", "2", "--mel-sources", "codec3"), "'codec3' is none of original, codec1, codec2$"),
         (("--mel-sources", ""), "'' is none of original"),
         (("--mel-sources", "codec01"), "'codec01' is none of original"),
         (("--mel-sources", "codec1,original,codec1"), "names codec1 twice"),
@@ -423,7 +423,7 @@ def test_a_folder_of_bad_files_fails_and_says_why(run, tmp_path, capsys):
     (source / os.fsdecode(b"\xff.wav")).write_bytes(b"RIFF")
     assert run(tmp_path / "out", source=source) == 1
     error = capsys.readouterr().err
-    assert "no file could be used" in error and "a.wav: " in error and "\\udcff.wav: " in error
+    assert "no input could be used" in error and "a.wav: " in error and "\\udcff.wav: " in error
 
 
 def test_one_file_makes_train_alone_and_says_so(run, tmp_path, capsys):
@@ -451,10 +451,10 @@ def test_preparation_starts_without_jax_and_torch():
 
 def test_preparation_imports_only_what_needs_no_jax():
     allowed = (
-        *("errors", "command", "mel_sources", "audio.clock", "audio.codec_file", "audio.mel"),
-        *("data.index", "data.records", "data.ngrams", "prepare"),
+        *("errors", "command", "folder_lock", "mel_sources", "audio.clock", "audio.codec_file", "audio.mel"),
+        *("data.index", "data.records", "data.ngrams", "data.statistics", "prepare"),
     )
-    for path in (ROOT / "wgpt_jax" / "prepare").glob("*.py"):
+    for path in (ROOT / "wgpt_jax" / "prepare").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and node.module.startswith("wgpt_jax."):
                 module = node.module.removeprefix("wgpt_jax.")

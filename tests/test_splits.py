@@ -4,7 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wgpt_jax.prepare.splits import Splitting, assign_splits, domain_of, speaker_of
+from wgpt_jax.errors import RequestError
+from wgpt_jax.prepare.items import Item
+from wgpt_jax.prepare.sources.folder import domain_of, speaker_of
+from wgpt_jax.prepare.splits import Splitting, assign_splits, find_leaks
 
 names = st.lists(st.text("abcdefgh", min_size=1, max_size=4), min_size=1, max_size=30, unique=True)
 splittings = st.builds(
@@ -30,9 +33,23 @@ def test_folders_name_domain_and_speaker(name, domains, domain, speaker):
     assert (domain_of(name, domains), speaker_of(name, domains)) == (domain, speaker)
 
 
-def test_a_group_is_a_file_or_a_speaker():
-    assert Splitting("speaker").group("ann/a.wav") == "ann"
-    assert Splitting("file").group("ann/a.wav") == "ann/a.wav"
+def test_a_group_is_a_file_a_speaker_or_a_column():
+    item = Item("a.wav@1-2", "a.wav", 1.0, 2.0, speaker="ann", metadata={"book": 7})
+    assert [Splitting(unit).group(item) for unit in ("file", "speaker", "book")] == ["a.wav", "ann", "7"]
+    assert Splitting("file").group(Item("train/0000001", "x.array_record", record=1)) == "train/0000001"
+    with pytest.raises(RequestError, match=r"--split-by chapter: a\.wav@1-2 has none"):
+        Splitting("chapter").group(item)
+
+
+def test_leaks_are_files_speakers_and_works_in_two_splits():
+    used = [
+        (Item("a@0-1", "a", 0.0, 1.0, speaker="ann", metadata={"book": "x"}), "train"),
+        (Item("a@1-2", "a", 1.0, 2.0, speaker="bob", metadata={"book": "x"}), "test"),
+        (Item("b", "b", speaker="bob", metadata={"book": "y"}), "test"),
+        (Item("c", "c", speaker="ann", metadata={"text": "same"}), "validation"),
+        (Item("d", "d", metadata={"text": "same"}), "test"),
+    ]
+    assert find_leaks(used) == {"file": ["a"], "speaker": ["ann"], "book": ["x"]}
 
 
 @given(names, splittings)

@@ -385,7 +385,7 @@ def test_data_of_another_codec_or_mel_is_refused(data, run, tmp_path, what):
         ({"mel_bands": 64}, r"mel_bands is 64, but .* has 8 mel bands; set --model\.mel_bands 8$"),
         (
             {"output_codebooks": 3},
-            r"output_codebooks is 3, but .* has 2; .* more --codebooks, or set --model\.output-codebooks 2$",
+            r"output_codebooks is 3, but .* has 2; .* more --num-codebooks, or set --model\.output-codebooks 2$",
         ),
     ],
 )

@@ -252,7 +252,8 @@ def check_model_fits_data(config: Config, index: DataIndex, folder: str | os.Pat
     if config.model.output_codebooks > index.codebooks:
         raise RequestError(
             f"model.output_codebooks is {config.model.output_codebooks}, but the data in {folder} has "
-            f"{index.codebooks}; prepare it with more --codebooks, or set --model.output-codebooks {index.codebooks}"
+            f"{index.codebooks}; prepare it with more --num-codebooks, or set --model.output-codebooks "
+            f"{index.codebooks}"
         )
 
 

@@ -26,7 +26,8 @@ from wgpt_jax.parallel.mesh import make_mesh, sharded
 from wgpt_jax.prepare.causality import CausalityReport, verify_function
 from wgpt_jax.prepare.codec import cached_codec
 from wgpt_jax.prepare.convert import source_mel
-from wgpt_jax.prepare.sources import SourceError, decode_audio
+from wgpt_jax.prepare.items import SourceError
+from wgpt_jax.prepare.reading.decode import decode_audio
 from wgpt_jax.prepare.verify import draw_documents, verify_prepared
 from wgpt_jax.runs import RunInfo, read_run
 
@@ -107,7 +108,7 @@ def _signals(args: VerifyArgs, info: RunInfo) -> Iterator[tuple[str, np.ndarray]
         yield str(args.audio), _read(args.audio, rate)[:longest]
     elif args.data:
         for document in draw_documents(args.data, args.documents, args.audio_root, args.seed):
-            yield document.name, _read(document.audio, rate)[:longest]
+            yield document.name, document.samples()[:longest]
     else:
         rng = np.random.default_rng(args.seed)
         loudness = np.repeat(rng.uniform(0, 1, longest // info.clock.hop), info.clock.hop)

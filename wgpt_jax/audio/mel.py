@@ -14,7 +14,8 @@ import numpy as np
 
 from wgpt_jax.audio.clock import Clock
 
-_BLOCK = 4096  # frames per FFT batch: bounds memory to about 35 MB whatever the clip's length
+_BLOCK = 768
+"""Frames per matrix product, filled up with zeros: its rounding depends on its shape, a slice must not."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,13 +88,14 @@ def hann_window(n_fft: int) -> np.ndarray:
     return (0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(n_fft) / n_fft)).astype(np.float32)
 
 
-def log_mel(samples: np.ndarray, config: MelConfig, clock: Clock) -> np.ndarray:
-    """Causal log-mel slices of a clip, by NumPy.
+def log_mel(samples: np.ndarray, config: MelConfig, clock: Clock, before: np.ndarray | None = None) -> np.ndarray:
+    """Causal log-mel slices of a clip or of a part of one, by NumPy; parts give the bits of the whole.
 
     Args:
         samples: float [N], mono at ``clock.sample_rate``, full scale 1.0.
         config: definition of the slice.
         clock: sample rate and hop.
+        before: float [n_fft - hop], what comes before ``samples``; nothing, as at the start of a clip, if not given.
 
     Returns:
         float32 [N // hop, M]; slice t depends on samples before (t + 1) * hop only.
@@ -101,13 +103,17 @@ def log_mel(samples: np.ndarray, config: MelConfig, clock: Clock) -> np.ndarray:
     frames = clock.frames(len(samples))
     if frames == 0:
         return np.zeros((0, config.bands), np.float32)
-    padded = np.zeros(config.n_fft - clock.hop + clock.samples(frames), np.float32)
-    padded[config.n_fft - clock.hop :] = samples[: clock.samples(frames)]
+    lead = config.n_fft - clock.hop
+    padded = np.zeros(lead + clock.samples(frames), np.float32)
+    if before is not None:
+        padded[:lead] = before
+    padded[lead:] = samples[: clock.samples(frames)]
     windows = np.lib.stride_tricks.sliding_window_view(padded, config.n_fft)[:: clock.hop]
     bank, taper = mel_filterbank(config, clock.sample_rate), hann_window(config.n_fft)
+    power = np.zeros((_BLOCK, len(bank)), np.float32)
     out = np.empty((frames, config.bands), np.float32)
     for start in range(0, frames, _BLOCK):
         spectrum = np.fft.rfft(windows[start : start + _BLOCK] * taper, axis=-1)
-        power = spectrum.real**2 + spectrum.imag**2
-        out[start : start + _BLOCK] = np.log(np.maximum(power @ bank, np.float32(config.floor)))
+        power[: len(spectrum)] = spectrum.real**2 + spectrum.imag**2
+        out[start : start + _BLOCK] = np.log(np.maximum(power @ bank, np.float32(config.floor)))[: len(spectrum)]
     return (out - np.float32(config.mean)) / np.float32(config.std)

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from wgpt_jax.audio.clock import Clock
 from wgpt_jax.audio.mel import MelConfig
 from wgpt_jax.errors import RequestError
 
-INDEX_VERSION = 2
+INDEX_VERSION = 3
 INDEX_NAME = "index.json"
 SPLITS = ("train", "validation", "test")
 
@@ -61,8 +62,14 @@ class DataIndex:
     failed: tuple[dict[str, str], ...]
     """Inputs that could not be used, each with ``path`` and ``reason``."""
     options: dict[str, Any]
-    """The preparation's request: source folder, splits, seed."""
+    """The preparation's request: source, splits, seed, and what the arrays are."""
     tool_version: str
+    hours: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Hours of audio per split."""
+    leaks: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    """Files, speakers and works that are in more than one split, by kind; empty lists if there are none."""
+    statistics: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Of tokens and mel slices (:meth:`wgpt_jax.data.statistics.Statistics.summary`)."""
     version: int = INDEX_VERSION
 
     def split(self, name: str) -> tuple[ShardInfo, ...]:
@@ -125,6 +132,9 @@ def load_index(folder: str | os.PathLike) -> DataIndex:
             failed=tuple(fields["failed"]),
             options=fields["options"],
             tool_version=fields["tool_version"],
+            hours=fields["hours"],
+            leaks=fields["leaks"],
+            statistics=fields["statistics"],
         )
     except (ValueError, TypeError, KeyError) as error:
         raise RequestError(f"{path} is damaged ({error!r}); run tools/prepare_audio.py again") from error
@@ -137,11 +147,36 @@ def load_index(folder: str | os.PathLike) -> DataIndex:
     return index
 
 
+def load_inputs(folder: str | os.PathLike) -> list[dict[str, Any]]:
+    """Every input of a prepared data set and its fate, as ``index.json`` lists them; :func:`load_index` checks it.
+
+    Returns:
+        per input ``path``, ``fate`` (``used``, ``skipped``, ``failed``), and ``reason``, or ``split``, ``shard``,
+        ``seconds`` and ``frames``; ``name``, ``speaker``, ``domain`` and ``metadata`` where there are any.
+    """
+    return json.loads((Path(folder) / INDEX_NAME).read_text())["inputs"]
+
+
+def index_text(index: DataIndex, inputs: Sequence[dict[str, Any]] = ()) -> str:
+    """The text of ``index.json``."""
+    return rows_text(dataclasses.asdict(index) | {"mel_hash": index.mel.fingerprint(), "inputs": list(inputs)})
+
+
+def rows_text(fields: dict[str, Any]) -> str:
+    """JSON that a person can read and ``diff``: a line per key, and a line per element of a list of objects."""
+    lines = []
+    for key, value in fields.items():
+        rows = isinstance(value, list | tuple) and value and isinstance(value[0], dict)
+        text = "[\n  " + ",\n  ".join(map(json.dumps, value)) + "\n ]" if rows else json.dumps(value)
+        lines.append(f" {json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
 def save_index(index: DataIndex, folder: str | os.PathLike) -> None:
     """Writes ``folder/index.json`` in one atomic step."""
     path = Path(folder) / INDEX_NAME
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(dataclasses.asdict(index), indent=1) + "\n")
+    temporary.write_text(index_text(index))
     os.replace(temporary, path)
 
 

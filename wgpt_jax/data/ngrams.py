@@ -4,6 +4,7 @@ Counted once, on the training split, when the data is prepared (``ngrams.npz`` b
 """
 
 import dataclasses
+import io
 import os
 import zipfile
 import zlib
@@ -58,27 +59,39 @@ def previous_tokens(record: Record, bos: int) -> tuple[np.ndarray, np.ndarray, n
     return previous, following, predicted
 
 
+def count_record(record: Record, pairs: np.ndarray) -> np.ndarray:
+    """Adds the predicted frames of a record to ``pairs``, int64 [V + 1, V]; returns which ones these are, bool [n]."""
+    previous, following, predicted = previous_tokens(record, bos=pairs.shape[1])
+    np.add.at(pairs, (previous[predicted], following[predicted]), 1)
+    return predicted
+
+
 def count_ngrams(records: Iterable[Record], codebook_size: int) -> NGrams:
     """Counts every predicted frame of ``records``."""
     pairs = np.zeros((codebook_size + 1, codebook_size), np.int64)
     for record in records:
-        previous, following, predicted = previous_tokens(record, bos=codebook_size)
-        np.add.at(pairs, (previous[predicted], following[predicted]), 1)
+        count_record(record, pairs)
     return NGrams(pairs)
 
 
-def save_ngrams(ngrams: NGrams, folder: str | os.PathLike) -> None:
-    """Writes ``folder/ngrams.npz``, the non-zero counts only."""
+def ngrams_bytes(ngrams: NGrams) -> bytes:
+    """The bytes of ``ngrams.npz``: the non-zero counts only."""
     previous, following = np.nonzero(ngrams.pairs)
+    file = io.BytesIO()
+    np.savez_compressed(
+        file,
+        codebook_size=ngrams.pairs.shape[1],
+        previous=previous.astype(np.int32),
+        following=following.astype(np.int32),
+        counts=ngrams.pairs[previous, following],
+    )
+    return file.getvalue()
+
+
+def save_ngrams(ngrams: NGrams, folder: str | os.PathLike) -> None:
+    """Writes ``folder/ngrams.npz`` in one atomic step."""
     temporary = Path(folder) / f"{NGRAMS_NAME}.tmp"
-    with open(temporary, "wb") as file:
-        np.savez_compressed(
-            file,
-            codebook_size=ngrams.pairs.shape[1],
-            previous=previous.astype(np.int32),
-            following=following.astype(np.int32),
-            counts=ngrams.pairs[previous, following],
-        )
+    temporary.write_bytes(ngrams_bytes(ngrams))
     os.replace(temporary, Path(folder) / NGRAMS_NAME)
 
 

@@ -107,27 +107,72 @@ class Document:
     """float16 [S, n, M], one row per mel source."""
 
 
+@dataclasses.dataclass(frozen=True)
+class DocumentStream:
+    """A document whose arrays come piece by piece, so that it needs not fit into memory."""
+
+    name: str
+    domain: str
+    frames: int
+    """Frames of all pieces together."""
+    pieces: Iterable[tuple[np.ndarray, np.ndarray]]
+    """Tokens int16 [n, K] and mel float16 [S, n, M] of the next n frames."""
+
+
 def pack_documents(documents: Iterable[Document], max_frames: int = MAX_FRAMES) -> Iterator[Record]:
+    """Packs whole documents, as :func:`pack_streams` does."""
+    streams = (DocumentStream(d.name, d.domain, len(d.tokens), [(d.tokens, d.mel)]) for d in documents)
+    return pack_streams(streams, max_frames)
+
+
+def pack_streams(documents: Iterable[DocumentStream], max_frames: int = MAX_FRAMES) -> Iterator[Record]:
     """Packs documents into records of at most ``max_frames`` frames, in order, nothing lost.
 
     A document that fits into what is left of the open record is put there whole; else the record is closed. A
     document longer than a record is cut, each later piece led by one frame of context.
     """
-    open_pieces: list[tuple[Segment, Document]] = []
+    packed: list[tuple[Segment, np.ndarray, np.ndarray]] = []
     room = max_frames
     for document in documents:
+        frames = _Frames(document.pieces)
         for segment in _cut(document, max_frames):
             if segment.length > room:
-                yield _join(open_pieces)
-                open_pieces, room = [], max_frames
-            open_pieces.append((segment, document))
+                yield _join(packed)
+                packed, room = [], max_frames
+            packed.append((segment, *frames.take(segment.start, segment.length)))
             room -= segment.length
-    if open_pieces:
-        yield _join(open_pieces)
+        frames.finish()
+    if packed:
+        yield _join(packed)
 
 
-def _cut(document: Document, max_frames: int) -> Iterator[Segment]:
-    n, done = len(document.tokens), 0
+class _Frames:
+    """Frames of a stream, taken from left to right; what lies before the last ones taken is forgotten."""
+
+    def __init__(self, pieces: Iterable[tuple[np.ndarray, np.ndarray]]):
+        self._pieces = iter(pieces)
+        self._held: list[tuple[np.ndarray, np.ndarray]] = []
+        self._first = 0  # frame that the held pieces begin with
+
+    def take(self, start: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens [length, K] and mel [S, length, M] from frame ``start`` on."""
+        while sum(len(tokens) for tokens, _ in self._held) < start - self._first + length:
+            self._held.append(next(self._pieces))
+        tokens = np.concatenate([tokens for tokens, _ in self._held])
+        mel = np.concatenate([mel for _, mel in self._held], axis=1)
+        where = slice(start - self._first, start - self._first + length)
+        keep = where.stop - 1  # the last frame taken may be the context of what follows
+        self._held, self._first = [(tokens[keep:], mel[:, keep:])], self._first + keep
+        return tokens[where], mel[:, where]
+
+    def finish(self) -> None:
+        """Lets the stream come to its end, where it may yet find that something is wrong."""
+        if next(self._pieces, None) is not None:
+            raise ValueError("the document has more frames than it said")
+
+
+def _cut(document: DocumentStream, max_frames: int) -> Iterator[Segment]:
+    n, done = document.frames, 0
     while done < n:
         context = 1 if done else 0
         length = min(n - done + context, max_frames)
@@ -135,10 +180,9 @@ def _cut(document: Document, max_frames: int) -> Iterator[Segment]:
         done += length - context
 
 
-def _join(pieces: list[tuple[Segment, Document]]) -> Record:
-    cuts = [(document, slice(seg.start, seg.start + seg.length)) for seg, document in pieces]
+def _join(packed: list[tuple[Segment, np.ndarray, np.ndarray]]) -> Record:
     return Record(
-        tokens=np.concatenate([document.tokens[cut] for document, cut in cuts]),
-        mel=np.concatenate([document.mel[:, cut] for document, cut in cuts], axis=1),
-        segments=tuple(segment for segment, _ in pieces),
+        tokens=np.concatenate([tokens for _, tokens, _ in packed]),
+        mel=np.concatenate([mel for _, _, mel in packed], axis=1),
+        segments=tuple(segment for segment, _, _ in packed),
     )

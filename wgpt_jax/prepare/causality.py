@@ -10,6 +10,9 @@ from wgpt_jax.audio.clock import Clock
 FrameFunction = Callable[[np.ndarray], np.ndarray]
 """Maps samples float32 [N] to an array [n_frames, ...], one row per frame: mel, tokens, logits."""
 
+_ROUNDING = 0.02  # in units of the normalised mel; tokens differ by one at least
+_OTHER_FRAMES = 0.05
+
 
 @dataclasses.dataclass(frozen=True)
 class CausalityReport:
@@ -24,7 +27,9 @@ class CausalityReport:
     reacts: bool
     """Whether the noise changed anything at all; a function that ignores its input proves nothing."""
     mismatch: int | None = None
-    """First frame where the undisturbed signal does not give the expected output; None if there is none."""
+    """First frame where the undisturbed signal does not give the expected output; None if it does."""
+    agreement: float = 1.0
+    """Fraction of frames where it does."""
 
     @property
     def passed(self) -> bool:
@@ -42,7 +47,8 @@ class CausalityReport:
             )
         if not self.reacts:
             return f"FAILED {self.name}: noise changes nothing at all, the check is blind"
-        return f"ok     {self.name}: bit-identical up to frame t for noise after t, at {len(self.frames)} cuts"
+        stored = "" if self.agreement == 1.0 else f"; stored as computed now in {100 * self.agreement:.2f} % of frames"
+        return f"ok     {self.name}: bit-identical up to frame t for noise after t, at {len(self.frames)} cuts{stored}"
 
 
 def sweep_frames(n_frames: int) -> tuple[int, ...]:
@@ -105,20 +111,33 @@ def verify_function(
         clock: sample rate and hop.
         frames: cuts; :func:`sweep_frames` by default.
         seed: of the noise.
-        expected: output that the undisturbed signal must have (a stored array); computed if not given.
+        expected: output that the undisturbed signal must have (a stored array); computed if not given. It may come
+            from another device or batch, where sums round otherwise and a token between two entries may be the other:
+            one frame in twenty may differ.
     """
     frames = sweep_frames(clock.frames(len(samples))) if frames is None else tuple(frames)
     current = function(samples)
     expected = current if expected is None else expected
-    different = _changed(current, expected)
-    mismatch = int(different.argmax()) if different.any() else None
+    different = _differs(current, expected)
+    other = different.mean() > _OTHER_FRAMES or len(current) != len(expected)
+    mismatch = int(different.argmax()) if other else None
     leaks, reacts = [], False
     for frame in frames:
         changed = _changed(function(with_noise_after(samples, clock, frame, seed)), current)
         if changed[: frame + 1].any():
             leaks.append((frame, int(changed.argmax())))
         reacts |= bool(changed.any())
-    return CausalityReport(name, frames, tuple(leaks), reacts, mismatch)
+    return CausalityReport(name, frames, tuple(leaks), reacts, mismatch, 1.0 - float(different.mean()))
+
+
+def _differs(output: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Rows that differ by more than rounding, bool [n]; rows that only one of the two has differ."""
+    n, common = max(len(output), len(expected)), min(len(output), len(expected))
+    different = np.ones(n, bool)
+    if output.dtype == expected.dtype and output.shape[1:] == expected.shape[1:]:
+        far = np.abs(output[:common].astype(np.float64) - expected[:common]) > _ROUNDING
+        different[:common] = far.reshape(common, -1).any(axis=1)
+    return different
 
 
 def _changed(output: np.ndarray, expected: np.ndarray) -> np.ndarray:

@@ -24,12 +24,13 @@ _HINT = (
 _REACH_SECONDS = 5.0
 
 
-def load_codec(name: str, allow_noncausal: bool = False) -> "Codec":
-    """Loads a codec in float32 on the CPU.
+def load_codec(name: str, allow_noncausal: bool = False, device: str = "cpu") -> "Codec":
+    """Loads a codec in float32.
 
     Args:
         name: ``bundled``, a folder that ``EncodecModel.from_pretrained`` reads, or a name on the hub.
         allow_noncausal: accept codecs that look ahead (the 32 and 48 kHz ENCODECs).
+        device: torch device: ``cpu``, ``cuda:0``.
 
     Raises:
         RequestError: if it cannot be found or reached, is damaged or untrained, or looks ahead without permission.
@@ -37,7 +38,7 @@ def load_codec(name: str, allow_noncausal: bool = False) -> "Codec":
     from wgpt_jax.prepare.encodec import Codec
 
     known = BUNDLED if name == BUNDLED else str(Path(name).resolve()) if Path(name).is_dir() else name
-    codec = Codec(_load_model(name), known)
+    codec = Codec(_load_model(name), known, device)
     if not codec.causal and not allow_noncausal:
         raise RequestError(
             f"codec {name} ({codec.clock.sample_rate} Hz) is not causal: its tokens contain the future they should "

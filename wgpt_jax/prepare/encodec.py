@@ -1,10 +1,8 @@
 """The ENCODEC codec by ``transformers``: audio to tokens and back, on the clock, without a look ahead."""
 
-import contextlib
 import functools
 import hashlib
 import json
-from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -13,7 +11,8 @@ from transformers import EncodecConfig, EncodecModel
 from wgpt_jax.audio.clock import Clock
 from wgpt_jax.data.index import CodecInfo
 from wgpt_jax.errors import RequestError
-from wgpt_jax.prepare.pieces import PIECE_FRAMES, run_in_pieces
+from wgpt_jax.prepare import pieces
+from wgpt_jax.prepare.streams import SampleStream, TokenStream, one_thread
 
 WARMUP_FRAMES = 8
 """Frames of silence in front of a signal whose codec pads by reflection.
@@ -42,10 +41,11 @@ class Codec:
         causal: whether token t depends on samples before (t + 1) * hop only.
         warmup_frames: frames of silence put before every signal and dropped after.
         model: transformers' model.
+        device: torch device that it is on.
     """
 
-    def __init__(self, model: EncodecModel, name: str):
-        """Wraps a model; see :func:`wgpt_jax.prepare.codec.load_codec`."""
+    def __init__(self, model: EncodecModel, name: str, device: str = "cpu"):
+        """Wraps a model and puts it on a device; see :func:`wgpt_jax.prepare.codec.load_codec`."""
         config = model.config
         self.name = name
         self.clock = Clock.of_codec(config.sampling_rate, config.upsampling_ratios)
@@ -61,7 +61,8 @@ class Codec:
             and not config.normalize
         )
         self.warmup_frames = WARMUP_FRAMES if self.causal and config.pad_mode == "reflect" else 0
-        self.model = model.eval()
+        self.device = torch.device(device)
+        self.model = model.eval().to(self.device)
         if not self.causal:
             # Chunks that overlap would give two tokens for one instant; end to end they lie on the clock.
             self.model.config.overlap = 0.0
@@ -103,25 +104,19 @@ class Codec:
         tokens = np.zeros((len(batch), frames, codebooks), np.int16)
         if frames:
             encode = self._encode_causal if self.causal else self._encode_as_is
-            with _one_thread():
-                tokens[:] = encode(torch.from_numpy(batch), codebooks)[:, :frames]
+            with one_thread():
+                tokens[:] = encode(batch, codebooks)[:, :frames]
         return tokens if samples.ndim == 2 else tokens[0]
 
-    def _encode_causal(self, batch: torch.Tensor, codebooks: int) -> np.ndarray:
-        hop = self.clock.hop
-        signal = batch[:, None]
-        if self.warmup_frames:
-            signal = torch.nn.functional.pad(signal, (self.warmup_frames * hop, 0))
-        latents = run_in_pieces(self.model.encoder.layers, signal, step_in=hop, step_out=1)
-        quantize, bandwidth = self.model.quantizer.encode, self._bandwidth(codebooks)
-        # In pieces as well: the distances to all codebook entries are the largest array of all.
-        codes = torch.cat([quantize(part, bandwidth) for part in latents.split(PIECE_FRAMES, dim=-1)], dim=-1)
-        return codes[:codebooks].permute(1, 2, 0)[:, self.warmup_frames :].numpy()  # [K, B, T] -> [B, T, K]
+    def _encode_causal(self, batch: np.ndarray, codebooks: int) -> np.ndarray:
+        stream, piece = TokenStream(self, codebooks), self.clock.samples(pieces.PIECE_FRAMES)
+        parts = [stream.push(batch[:, start : start + piece]) for start in range(0, batch.shape[1], piece)]
+        return np.concatenate(parts, axis=1)
 
-    def _encode_as_is(self, batch: torch.Tensor, codebooks: int) -> np.ndarray:
-        signal = batch[:, None].expand(-1, self.model.config.audio_channels, -1)
-        codes = self.model.encode(signal, bandwidth=self._bandwidth(codebooks)).audio_codes[:, :, :codebooks]
-        return codes.permute(1, 0, 3, 2).flatten(1, 2).numpy()  # [chunks, B, K, T] -> [B, chunks * T, K]
+    def _encode_as_is(self, batch: np.ndarray, codebooks: int) -> np.ndarray:
+        signal = torch.from_numpy(batch)[:, None].expand(-1, self.model.config.audio_channels, -1).to(self.device)
+        codes = self.model.encode(signal, bandwidth=self.bandwidth(codebooks)).audio_codes[:, :, :codebooks]
+        return codes.permute(1, 0, 3, 2).flatten(1, 2).cpu().numpy()  # [chunks, B, K, T] -> [B, chunks * T, K]
 
     @torch.no_grad()
     def decode(self, tokens: np.ndarray) -> np.ndarray:
@@ -145,15 +140,14 @@ class Codec:
         self.check_codebooks(tokens.shape[-1])
         if len(tokens) == 0:
             return np.zeros(0, np.float32)
-        lead = self.silence[:, : tokens.shape[-1]] if self.warmup_frames else tokens[:0]
-        codes = torch.from_numpy(np.concatenate([lead, tokens]).astype(np.int64)).T[:, None]  # [K, B=1, T]
-        with _one_thread():
-            latents, hop = self.model.quantizer.decode(codes), self.clock.hop
+        with one_thread():
             if self.causal:
-                audio = run_in_pieces(self.model.decoder.layers, latents, step_in=1, step_out=hop)
-            else:
-                audio = self.model.decoder(latents)
-        return audio[0, 0, len(lead) * hop : len(codes[0, 0]) * hop].numpy()
+                stream, piece = SampleStream(self), pieces.PIECE_FRAMES
+                parts = [stream.push(tokens[None, start : start + piece]) for start in range(0, len(tokens), piece)]
+                return np.concatenate(parts, axis=1)[0]
+            codes = torch.from_numpy(np.ascontiguousarray(tokens, np.int64)).T[:, None].to(self.device)  # [K, B=1, T]
+            audio = self.model.decoder(self.model.quantizer.decode(codes))
+            return audio[0, 0, : self.clock.samples(len(tokens))].cpu().numpy()
 
     @functools.cached_property
     def silence(self) -> np.ndarray:
@@ -166,7 +160,7 @@ class Codec:
             raise RequestError(f"codec {self.name} has {self.codebooks} codebooks, {codebooks} were asked for")
         return codebooks
 
-    def _bandwidth(self, codebooks: int) -> float:
+    def bandwidth(self, codebooks: int) -> float:
         """The codec's smallest bandwidth, in kbit/s, with at least that many codebooks."""
         quantizer = self.model.quantizer
         bandwidths = sorted(self.model.config.target_bandwidths)
@@ -176,14 +170,3 @@ class Codec:
 def _reflects_within_warmup(config: EncodecConfig) -> bool:
     """Whether the convolutions at the frame rate, which reflect the farthest, show silence nothing but silence."""
     return max(config.kernel_size, config.last_kernel_size) <= WARMUP_FRAMES
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """One torch thread: sums are then made in one order, and worker processes do not fight for cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -9,7 +9,8 @@ import numpy as np
 from wgpt_jax.data.index import CodecInfo
 from wgpt_jax.errors import RequestError
 from wgpt_jax.prepare.codec import cached_codec
-from wgpt_jax.prepare.sources import SourceError, decode_audio
+from wgpt_jax.prepare.items import SourceError
+from wgpt_jax.prepare.reading.decode import decode_audio
 
 
 def read_prompt(

@@ -3,109 +3,190 @@
 import contextlib
 import dataclasses
 import json
-import os
-from collections.abc import Iterator
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
-from wgpt_jax.data.index import ShardInfo, file_sha256
-from wgpt_jax.data.records import (
-    WRITER_OPTIONS,
-    Document,
-    Record,
-    decode_record,
-    encode_record,
-    pack_documents,
-)
+from wgpt_jax.data.index import ShardInfo, file_sha256, rows_text
+from wgpt_jax.data.records import WRITER_OPTIONS, Record, decode_record, encode_record, pack_streams
+from wgpt_jax.data.statistics import Statistics
 from wgpt_jax.errors import WorkError
-from wgpt_jax.prepare.convert import Conversion, convert_file
-from wgpt_jax.prepare.plan import ShardPlan
-from wgpt_jax.prepare.sources import SourceError
-from wgpt_jax.prepare.splits import speaker_of
+from wgpt_jax.prepare.convert import CHANGED, Conversion, ItemFailed, convert
+from wgpt_jax.prepare.inspection import Inspected, file_stamp
+from wgpt_jax.prepare.items import Item
+from wgpt_jax.prepare.sources.opening import Source
+from wgpt_jax.prepare.storage import Storage
+from wgpt_jax.prepare.workplace import note_progress
 
-_SUFFIX = ".array_record"
+SHARD_SUFFIX, _STATISTICS_SUFFIX = ".array_record", ".statistics.npz"
+_REPORT_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardTask:
+    """A shard to make."""
+
+    name: str
+    """Its split and number: ``train-00000``."""
+    split: str
+    inputs: tuple[Inspected, ...]
+    """What goes into it, in order."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredDocument:
+    """A document of a shard and where it came from."""
+
+    item: Item
+    content: str
+    """Hash of its audio (:class:`wgpt_jax.prepare.inspection.Inspected`)."""
+    frames: int
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class FailedItem:
+    """An item that could be read when it was inspected, and not when its shard was made."""
+
+    item: Item
+    reason: str
+    stamp: tuple[int, ...]
+    """Its file's when it was inspected: it is tried again once that is another."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ShardReport:
-    """What became of the files of one shard (``train-00000.json`` beside ``train-00000.array_record``)."""
+    """What became of the items of one shard (``train-00000.json`` beside ``train-00000.array_record``)."""
 
     shard: ShardInfo
-    documents: list[dict[str, Any]]
-    """Per document ``name``, ``domain``, ``speaker``, ``frames``, ``seconds``."""
-    failed: list[dict[str, Any]]
-    """Per file that failed ``path``, ``reason``, and ``stamp``: its size and time of change, to see a repair."""
+    stamp: tuple[int, int]
+    """Size and time of change of the shard's file: while they are these, it needs not be hashed."""
+    documents: tuple[StoredDocument, ...]
+    failed: tuple[FailedItem, ...]
+    version: int = _REPORT_VERSION
 
     @property
     def name(self) -> str:
         """The shard's name in the plan."""
-        return self.shard.file.removesuffix(_SUFFIX)
+        return self.shard.file.removesuffix(SHARD_SUFFIX)
 
 
-def write_shard(plan: ShardPlan, root: Path, out: Path, conversion: Conversion) -> ShardReport:
-    """Converts the files of a shard and writes it: first to a temporary file, then in one atomic step.
+@dataclasses.dataclass(frozen=True)
+class ShardMaker:
+    """Makes shards. It can be sent to other processes."""
 
-    A shard none of whose files can be used has a report and no ArrayRecord file.
+    source: Source
+    storage: Storage
+    conversion: Conversion
+    codebook_size: int
 
-    Raises:
-        WorkError: if the shard cannot be written (the disk is full).
-    """
-    path = out / f"{plan.name}{_SUFFIX}"
-    temporary = path.with_suffix(".tmp")
-    documents: list[dict[str, Any]] = []
-    failed: list[dict[str, Any]] = []
+    def __call__(self, task: ShardTask) -> ShardReport:
+        """Converts the items of a shard and writes it, its statistics and last its report, each in one atomic step.
 
-    def convert_all() -> Iterator[Document]:
-        for name in plan.files:
+        If an item cannot be read as it was inspected, the shard is begun again without it. A shard none of whose
+        items can be used has a report and nothing else.
+
+        Raises:
+            WorkError: if it cannot be written (the disk is full).
+        """
+        failed: list[FailedItem] = []
+        inputs = list(task.inputs)
+        while True:
+            for entry in tuple(inputs):
+                changed = file_stamp(self.source.root, entry.item) != entry.stamp
+                if reason := entry.reason or (CHANGED if changed else ""):
+                    inputs.remove(entry)
+                    failed.append(_failed(entry, reason))
             try:
-                document = convert_file(name, root, conversion)
-            except (SourceError, MemoryError) as error:
-                reason = str(error) or "needs more memory than there is"
-                failed.append({"path": name, "reason": reason, "stamp": file_stamp(root / name)})
-                continue
-            documents.append(
-                {
-                    "name": name,
-                    "domain": document.domain,
-                    "speaker": speaker_of(name, conversion.domains),
-                    "frames": len(document.tokens),
-                    "seconds": round(conversion.clock.seconds(len(document.tokens)), 3),
-                }
-            )
-            yield document
+                return self._make(task, inputs, failed)
+            except ItemFailed as error:
+                entry = next(entry for entry in inputs if entry.item.name == error.name)
+                inputs.remove(entry)
+                failed.append(_failed(entry, error.reason))
+            except OSError as error:
+                raise WorkError(
+                    f"cannot write {self.storage.root}/{task.name}{SHARD_SUFFIX} ({error}); free some space, "
+                    "the same command continues"
+                ) from error
 
-    try:
-        records = _write_records(temporary, pack_documents(convert_all()))
-        if documents:
-            os.replace(temporary, path)
-        sha256 = file_sha256(path) if documents else ""
-        info = ShardInfo(path.name, plan.split, sha256, records, len(documents), sum(d["frames"] for d in documents))
-        report = ShardReport(info, documents, failed)
-        _save_report(report, out / f"{plan.name}.json")
-    except OSError as error:
-        raise WorkError(f"cannot write {path} ({error}); free some space, the same command continues") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    return report
-
-
-def finished(plan: ShardPlan, out: Path) -> ShardReport | None:
-    """The report of a finished shard; None if it is to be made (again): missing, or not the bytes that were written."""
-    report = load_report(out / f"{plan.name}.json")
-    if report is None or not report.documents:
+    def _make(self, task: ShardTask, inputs: Sequence[Inspected], failed: Sequence[FailedItem]) -> ShardReport:
+        conversion, storage, file = self.conversion, self.storage, task.name + SHARD_SUFFIX
+        statistics = Statistics.empty(
+            conversion.codebooks, self.codebook_size, len(conversion.mel_sources), conversion.mel.bands
+        )
+        records, sha256, stamp = 0, "", (0, 0)
+        if inputs:
+            with storage.scratch(file) as scratch:
+                with contextlib.closing(convert(inputs, self.source, conversion)) as documents:
+                    records = _write_records(scratch, pack_streams(documents), statistics)
+                sha256 = file_sha256(scratch)
+                storage.write(task.name + _STATISTICS_SUFFIX, statistics.to_bytes())
+                storage.publish(scratch, file)
+            stamp = storage.stamp(file) or stamp
+        documents = tuple(
+            StoredDocument(e.item, e.content, e.frames, round(conversion.clock.seconds(e.frames), 3)) for e in inputs
+        )
+        info = ShardInfo(file, task.split, sha256, records, len(documents), statistics.frames)
+        report = ShardReport(info, stamp, documents, tuple(failed))
+        storage.write(f"{task.name}.json", rows_text(dataclasses.asdict(report)).encode())
         return report
-    path = out / report.shard.file
-    return report if path.is_file() and file_sha256(path) == report.shard.sha256 else None
 
 
-def load_report(path: Path) -> ShardReport | None:
-    """Reads a report; None if there is none, or a damaged one."""
+def _failed(entry: Inspected, reason: str) -> FailedItem:
+    note_progress(entry.seconds)
+    return FailedItem(entry.item, reason, entry.stamp)
+
+
+def is_intact(report: ShardReport, storage: Storage, *, hashed: bool = False) -> bool:
+    """Whether a reported shard is there as it was written.
+
+    Args:
+        report: of the shard.
+        storage: where it is.
+        hashed: compare its sha256 even if its size and time of change are as they were.
+    """
+    if not report.documents:
+        return True
+    stamp = storage.stamp(report.shard.file)
+    if stamp is None or stamp[0] != report.stamp[0] or load_statistics(report, storage) is None:
+        return False
+    if stamp == report.stamp and not hashed:
+        return True
+    with storage.fetch(report.shard.file) as path:
+        return file_sha256(path) == report.shard.sha256
+
+
+def load_report(name: str, storage: Storage) -> ShardReport | None:
+    """Reads the report of a shard; None if there is none, or a damaged one."""
     try:
-        fields = json.loads(path.read_text())
-        return ShardReport(ShardInfo(**fields["shard"]), fields["documents"], fields["failed"])
-    except (OSError, ValueError, TypeError, KeyError):
+        return report_from_json(storage.read(f"{name}.json") or b"")
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def report_from_json(text: bytes) -> ShardReport:
+    """Reads a report's text; ValueError, TypeError or KeyError if it is none."""
+    fields: dict[str, Any] = json.loads(text)
+    if fields["version"] != _REPORT_VERSION:
+        raise ValueError("of another version")
+    return ShardReport(
+        shard=ShardInfo(**fields["shard"]),
+        stamp=tuple(fields["stamp"]),
+        documents=tuple(StoredDocument(**d | {"item": Item(**d["item"])}) for d in fields["documents"]),
+        failed=tuple(FailedItem(Item(**f["item"]), f["reason"], tuple(f["stamp"])) for f in fields["failed"]),
+    )
+
+
+def load_statistics(report: ShardReport, storage: Storage) -> Statistics | None:
+    """Reads the statistics of a shard; None if they are missing or damaged."""
+    data = storage.read(report.name + _STATISTICS_SUFFIX)
+    try:
+        return None if data is None else Statistics.from_bytes(data)
+    except (ValueError, KeyError, OSError, EOFError, IndexError, zipfile.BadZipFile, zlib.error):
         return None
 
 
@@ -119,16 +200,7 @@ def read_records(path: Path) -> Iterator[Record]:
         reader.close()
 
 
-def file_stamp(path: Path) -> list[int]:
-    """Size and time of the last change; empty if the file is gone."""
-    try:
-        status = path.stat()
-    except OSError:
-        return []
-    return [status.st_size, status.st_mtime_ns]
-
-
-def _write_records(path: Path, records: Iterator[Record]) -> int:
+def _write_records(path: Path, records: Iterator[Record], statistics: Statistics) -> int:
     with _runtime_as_os_error():
         writer = ArrayRecordWriter(str(path), WRITER_OPTIONS)
     count = 0
@@ -136,6 +208,7 @@ def _write_records(path: Path, records: Iterator[Record]) -> int:
         for record in records:
             with _runtime_as_os_error():
                 writer.write(encode_record(record))
+            statistics.add_record(record)
             count += 1
     finally:
         with _runtime_as_os_error():
@@ -150,9 +223,3 @@ def _runtime_as_os_error() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise OSError(str(error).split(";")[0]) from error
-
-
-def _save_report(report: ShardReport, path: Path) -> None:
-    temporary = path.with_suffix(".json.tmp")
-    temporary.write_text(json.dumps(dataclasses.asdict(report), indent=1) + "\n")
-    os.replace(temporary, path)

@@ -1,48 +1,49 @@
-"""Which document belongs to which split, domain and speaker: decided by names, stable when files are added."""
+"""Which item belongs to which split: given, or by the hash of its group, stable when items are added; and leaks."""
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
 
-DEFAULT_DOMAIN = "audio"
-"""Domain of everything when folders do not name one."""
+from wgpt_jax.errors import RequestError
+from wgpt_jax.prepare.items import Item
+
+FILE, SPEAKER = "file", "speaker"
+_WORKS = ("work", "book", "piece", "chapter_id")
+"""Metadata that names a work, which should not be heard in two splits."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Splitting:
-    """How a folder of audio is divided."""
+    """How items are divided where their source does not say."""
 
-    split_by: Literal["file", "speaker"] = "file"
-    """What is kept whole in one split."""
-    domains: bool = False
-    """Whether the first folder below the root names the domain."""
+    split_by: str = FILE
+    """What is kept whole in one split: ``file``, ``speaker``, or a column of the metadata."""
     validation: float = 0.05
-    """Fraction of files or speakers for validation."""
+    """Fraction of groups for validation."""
     test: float = 0.05
-    """Fraction of files or speakers for test."""
+    """Fraction of groups for test."""
     seed: int = 0
     """Seed of the hash."""
 
-    def group(self, name: str) -> str:
-        """What goes into one split as a whole: the file, or its speaker."""
-        return speaker_of(name, self.domains) if self.split_by == "speaker" else name
+    def group(self, item: Item) -> str:
+        """What goes into one split as a whole.
+
+        Raises:
+            RequestError: if the item lacks the column.
+        """
+        if self.split_by == FILE:
+            return file_of(item)
+        value = item.speaker if self.split_by == SPEAKER else item.metadata.get(self.split_by)
+        if value is None or value == "":
+            raise RequestError(
+                f"--split-by {self.split_by}: {item.name} has none; give it one, or split by another column"
+            )
+        return f"{value}"
 
 
-def domain_of(name: str, domains: bool) -> str:
-    """Domain of a document: the first folder below the root if ``domains``, else :data:`DEFAULT_DOMAIN`."""
-    first, _, rest = name.partition("/")
-    return first if domains and rest else DEFAULT_DOMAIN
-
-
-def speaker_of(name: str, domains: bool) -> str:
-    """Speaker of a document: the first folder below the root, or below the domain's folder.
-
-    A file that lies directly there is a speaker of its own. The domain stays part of the speaker's name.
-    """
-    folders = name.split("/")[:-1]
-    level = 2 if domains else 1
-    return "/".join(folders[:level]) if len(folders) >= level else name
+def file_of(item: Item) -> str:
+    """The file that an item is a part of; an example of TFDS is one of its own."""
+    return item.path if item.record is None else item.name
 
 
 def hash_fraction(group: str, seed: int) -> float:
@@ -90,3 +91,25 @@ def _assign(members: Sequence[str], taken: Mapping[str, str], splitting: Splitti
             chosen = min(spare, key=lambda group: (splits[group] != "train", order * hashes[group]))
             splits[chosen] = split
     return splits
+
+
+def find_leaks(used: Iterable[tuple[Item, str]]) -> dict[str, list[str]]:
+    """Files, speakers and works that are in more than one split.
+
+    The same audio in two files cannot be: of duplicates only one is used.
+
+    Args:
+        used: items that are stored, with their splits.
+
+    Returns:
+        for ``file``, ``speaker`` and each of the works' columns that items have: the values, sorted.
+    """
+    splits: dict[str, dict[str, set[str]]] = {FILE: {}, SPEAKER: {}}
+    for item, split in used:
+        splits[FILE].setdefault(file_of(item), set()).add(split)
+        if item.speaker:
+            splits[SPEAKER].setdefault(item.speaker, set()).add(split)
+        for column in _WORKS:
+            if item.metadata.get(column) not in (None, ""):
+                splits.setdefault(column, {}).setdefault(f"{item.metadata[column]}", set()).add(split)
+    return {kind: sorted(value for value, where in seen.items() if len(where) > 1) for kind, seen in splits.items()}

@@ -2,59 +2,119 @@
 
 import importlib.metadata
 from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from wgpt_jax.data.index import SPLITS, CodecInfo, DataIndex, save_index
-from wgpt_jax.data.ngrams import count_ngrams, save_ngrams
+from wgpt_jax.data.index import INDEX_NAME, SPLITS, CodecInfo, DataIndex, index_text
+from wgpt_jax.data.ngrams import NGRAMS_NAME, ngrams_bytes
+from wgpt_jax.data.statistics import Statistics
+from wgpt_jax.errors import WorkError
 from wgpt_jax.mel_sources import ORIGINAL
 from wgpt_jax.prepare.convert import Conversion
-from wgpt_jax.prepare.shards import ShardReport, read_records
+from wgpt_jax.prepare.inspection import Inspected
+from wgpt_jax.prepare.items import Item
+from wgpt_jax.prepare.shards import ShardReport, load_statistics
+from wgpt_jax.prepare.splits import find_leaks
+from wgpt_jax.prepare.storage import Storage
 
 _FAILURES_SHOWN = 10
+_LEAKS_SHOWN = 5
 
 
 def write_index(
-    out: Path, reports: Sequence[ShardReport], codec: CodecInfo, conversion: Conversion, request: dict[str, Any]
+    storage: Storage,
+    reports: Sequence[ShardReport],
+    inputs: Sequence[dict[str, Any]],
+    codec: CodecInfo,
+    conversion: Conversion,
+    options: dict[str, Any],
 ) -> DataIndex:
     """Writes ``ngrams.npz`` of the train split and, last, ``index.json``.
 
     Args:
-        out: the data folder.
+        storage: of the data set.
         reports: of every shard, finished.
+        inputs: every input and its fate, of :func:`fates`.
         codec: identity of the codec.
         conversion: what the arrays are.
-        request: source and split options.
+        options: the request.
     """
-    shards = tuple(report.shard for report in reports if report.documents)
-    failed = sorted((failure["path"], failure["reason"]) for report in reports for failure in report.failed)
-    train = (record for shard in shards if shard.split == "train" for record in read_records(out / shard.file))
-    save_ngrams(count_ngrams(train, codec.codebook_size), out)
+    stored = [report for report in reports if report.documents]
+    statistics = {split: _empty(codec, conversion) for split in SPLITS}
+    for report in stored:
+        found = load_statistics(report, storage)
+        if found is None:
+            raise WorkError(f"the statistics of {report.shard.file} went away; run the same command again")
+        statistics[report.shard.split].add(found)
+    whole = _empty(codec, conversion)
+    for part in statistics.values():
+        whole.add(part)
+    used = [(document.item, report.shard.split) for report in stored for document in report.documents]
+    seconds = conversion.clock.seconds
     index = DataIndex(
         clock=conversion.clock,
         codec=codec,
         codebooks=conversion.codebooks,
         mel=conversion.mel,
         mel_sources=conversion.mel_sources,
-        shards=shards,
-        domains=tuple(sorted({document["domain"] for report in reports for document in report.documents})),
-        failed=tuple({"path": path, "reason": reason} for path, reason in failed),
-        options=request,
+        shards=tuple(report.shard for report in stored),
+        domains=tuple(sorted({item.domain for item, _ in used})),
+        failed=tuple({key: row[key] for key in ("path", "name", "reason") if key in row} for row in _failed(inputs)),
+        options=options,
         tool_version=_version(),
+        hours={split: round(seconds(part.frames) / 3600, 4) for split, part in statistics.items()},
+        leaks=find_leaks(used),
+        statistics=whole.summary(conversion.mel_sources),
     )
-    save_index(index, out)
+    storage.write(NGRAMS_NAME, ngrams_bytes(statistics["train"].ngrams()))
+    storage.write(INDEX_NAME, index_text(index, inputs).encode())
     return index
 
 
-def describe(index: DataIndex, reports: Sequence[ShardReport], out: Path) -> str:
-    """The closing lines: hours, documents and frames per split and domain, failures, the next command."""
-    documents: Counter[tuple[str, str]] = Counter()
-    frames: Counter[tuple[str, str]] = Counter()
+def fates(
+    reports: Sequence[ShardReport], inspected: Mapping[str, Inspected], duplicates: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Every input and what became of it, sorted by name: JSON values.
+
+    An input that is stored is ``used``, also if its source no longer has it.
+    """
+    rows: dict[str, dict[str, Any]] = {}
     for report in reports:
         for document in report.documents:
-            documents[report.shard.split, document["domain"]] += 1
-            frames[report.shard.split, document["domain"]] += document["frames"]
+            rows[document.item.name] = _row(
+                document.item,
+                fate="used",
+                split=report.shard.split,
+                shard=report.shard.file,
+                seconds=document.seconds,
+                frames=document.frames,
+            )
+        for failure in report.failed:
+            rows[failure.item.name] = _row(failure.item, fate="failed", reason=failure.reason)
+    for name, entry in inspected.items():
+        if name in rows:
+            continue
+        if name in duplicates:
+            rows[name] = _row(entry.item, fate="skipped", reason=f"the same audio as {duplicates[name]}")
+        else:
+            rows[name] = _row(entry.item, fate="failed", reason=entry.reason)
+    return [rows[name] for name in sorted(rows)]
+
+
+def describe(index: DataIndex, inputs: Sequence[dict[str, Any]], changed: Sequence[str], out: str) -> str:
+    """The closing lines: hours, documents and frames per split and domain, failures, the next command.
+
+    Args:
+        index: of the data set.
+        inputs: every input and its fate.
+        changed: inputs whose audio is no longer what is stored.
+        out: the data set's folder.
+    """
+    documents: Counter[tuple[str, str]] = Counter()
+    frames: Counter[tuple[str, str]] = Counter()
+    for row in (row for row in inputs if row["fate"] == "used"):
+        documents[row["split"], row["domain"]] += 1
+        frames[row["split"], row["domain"]] += row["frames"]
     rows = [(split, domain) for split in SPLITS for domain in index.domains if documents[split, domain]]
     width = max([len("domain"), *map(len, index.domains)])
     lines = [f"{'split':<10}  {'domain':<{width}}  {'hours':>10}  {'documents':>9}  {'frames':>13}"]
@@ -62,14 +122,18 @@ def describe(index: DataIndex, reports: Sequence[ShardReport], out: Path) -> str
         hours = _hours(index.clock.seconds(frames[row]))
         lines.append(f"{row[0]:<10}  {row[1]:<{width}}  {hours:>10}  {documents[row]:>9,}  {frames[row]:>13,}")
     causal = "" if index.codec.causal else ", NOT CAUSAL: its tokens contain the future"
+    entropy = index.statistics.get("tokens", {}).get("entropy_bits", [])
+    fate = Counter(row["fate"] for row in inputs)
     lines += [
         "",
+        f"inputs  {len(inputs):,}: {', '.join(f'{fate[name]:,} {name}' for name in ('used', 'skipped', 'failed'))}",
         f"codec   {index.codec.name} ({index.codec.fingerprint}), {index.codebooks} codebooks of "
         f"{index.codec.codebook_size}, {index.clock.frames_per_second:g} frames/s{causal}",
+        f"tokens  {', '.join(f'{bits:.2f}' for bits in entropy)} bits of entropy per codebook",
         f"mel     {', '.join(index.mel_sources)} ({index.mel.bands} bands)",
-        f"index   {out / 'index.json'} ({len(index.shards)} shards)",
-        *describe_failures(index),
-        *_notes(index),
+        f"index   {out}/{INDEX_NAME} ({len(index.shards)} shards)",
+        *describe_failures(inputs),
+        *_notes(index, inputs, changed),
         f"next    wgpt train configs/demo_hybrid.py --data {out} --workdir RUN{''.join(_flags(index))}",
     ]
     return "\n".join(lines)
@@ -87,31 +151,63 @@ def _flags(index: DataIndex) -> list[str]:
     return flags
 
 
-def describe_failures(index: DataIndex) -> list[str]:
+def describe_failures(inputs: Sequence[dict[str, Any]]) -> list[str]:
     """The first failures with their reasons; nothing if there are none."""
-    if not index.failed:
+    failed = list(_failed(inputs))
+    if not failed:
         return []
-    lines = [f"FAILED  {len(index.failed)} files could not be used:"]
-    for failure in index.failed[:_FAILURES_SHOWN]:
-        printable = failure["path"].encode(errors="backslashreplace").decode()
-        lines.append(f"          {printable}: {failure['reason']}")
-    if len(index.failed) > _FAILURES_SHOWN:
-        lines.append(f"          ... and {len(index.failed) - _FAILURES_SHOWN} more, see failed in the index")
+    lines = [f"FAILED  {len(failed):,} inputs could not be used:"]
+    for row in failed[:_FAILURES_SHOWN]:
+        printable = row.get("name", row["path"]).encode(errors="backslashreplace").decode()
+        lines.append(f"          {printable}: {row['reason']}")
+    if len(failed) > _FAILURES_SHOWN:
+        lines.append(f"          ... and {len(failed) - _FAILURES_SHOWN:,} more, see failed in the index")
     return lines
+
+
+def _notes(index: DataIndex, inputs: Sequence[dict[str, Any]], changed: Sequence[str]) -> Iterator[str]:
+    """What the person should know before training on it."""
+    for kind, values in index.leaks.items():
+        if values:
+            some = ", ".join(values[:_LEAKS_SHOWN]) + (", ..." if len(values) > _LEAKS_SHOWN else "")
+            remedy = "" if index.options.get("split_by") == kind else f"; --split-by {kind} keeps each in one"
+            yield f"LEAK    {len(values):,} by {kind} in more than one split: {some}{remedy}"
+    if index.leaks and not any(index.leaks.values()):
+        yield f"splits  no {', '.join(list(index.leaks)[:-1])} or {list(index.leaks)[-1]} is in more than one"
+    skipped = sum(row["fate"] == "skipped" for row in inputs)
+    if skipped:
+        yield f"note    {skipped:,} inputs have the same audio as others, and are left out"
+    if changed:
+        yield (
+            f"note    {len(changed):,} inputs have changed since they were stored ({changed[0]}, ...); what is stored "
+            "stays as it was: prepare into another OUT to take them in anew"
+        )
+    for split in ("validation", "test"):
+        if index.options.get(split, 0) > 0 and not index.documents(split):
+            yield f"note    no {split} documents: there are too few {index.options['split_by']}s to spare one"
+
+
+def _row(item: Item, **fields: Any) -> dict[str, Any]:
+    row = {"path": item.path} | ({} if item.name == item.path else {"name": item.name}) | fields
+    for key in ("speaker", "domain", "metadata"):
+        if getattr(item, key):
+            row[key] = getattr(item, key)
+    return row
+
+
+def _failed(inputs: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    return (row for row in inputs if row["fate"] == "failed")
+
+
+def _empty(codec: CodecInfo, conversion: Conversion) -> Statistics:
+    return Statistics.empty(
+        conversion.codebooks, codec.codebook_size, len(conversion.mel_sources), conversion.mel.bands
+    )
 
 
 def _hours(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
-
-
-def _notes(index: DataIndex) -> list[str]:
-    unit = f"{index.options['split_by']}s"
-    return [
-        f"note    no {split} documents: there are too few {unit} to spare one"
-        for split in ("validation", "test")
-        if index.options[split] > 0 and not index.documents(split)
-    ]
 
 
 def _version() -> str:

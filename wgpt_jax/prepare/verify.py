@@ -8,15 +8,44 @@ from pathlib import Path
 
 import numpy as np
 
-from wgpt_jax.data.index import load_index
+from wgpt_jax.data.index import DataIndex, load_index
 from wgpt_jax.errors import RequestError
 from wgpt_jax.prepare.causality import CausalityReport, verify_function
 from wgpt_jax.prepare.codec import cached_codec
 from wgpt_jax.prepare.convert import source_mel
-from wgpt_jax.prepare.shards import load_report, read_records
-from wgpt_jax.prepare.sources import SourceError, decode_audio
+from wgpt_jax.prepare.documents import read_document, read_samples
+from wgpt_jax.prepare.items import Item, SourceError
+from wgpt_jax.prepare.plan import read_plan
+from wgpt_jax.prepare.request import PrepareArgs, source_of
+from wgpt_jax.prepare.shards import load_report
+from wgpt_jax.prepare.sources.opening import Source, moved_source
+from wgpt_jax.prepare.storage import LocalStorage
 
 _SHORTEST = 16  # frames
+
+
+@dataclasses.dataclass(frozen=True)
+class DrawnDocument:
+    """A document of a prepared set, and where its two forms are."""
+
+    name: str
+    shard: Path
+    source: Source
+    item: Item
+    index: DataIndex
+
+    def samples(self) -> np.ndarray:
+        """Its audio, float32 [N] at the clock's rate.
+
+        Raises:
+            RequestError: if that cannot be read.
+        """
+        try:
+            return read_samples(self.source, self.item, self.index.clock.sample_rate, self.index.options.get("channel"))
+        except SourceError as error:
+            raise RequestError(
+                f"cannot read the audio {self.source.root}/{self.item.path} ({error}); say where it is: --audio-root"
+            ) from error
 
 
 def verify_prepared(
@@ -41,14 +70,8 @@ def verify_prepared(
     if codec.fingerprint != index.codec.fingerprint:
         raise RequestError(f"codec {codec.name} is no longer the one {data_dir} was prepared with")
     for document in draw_documents(data_dir, documents, audio_root, seed):
-        try:
-            samples = decode_audio(document.audio, index.clock.sample_rate)
-        except SourceError as error:
-            raise RequestError(
-                f"cannot read the audio {document.audio} ({error}); say where it is: --audio-root"
-            ) from error
-        name = document.name
-        mel, tokens = _stored(document.shard, name)
+        samples, name = document.samples(), document.name
+        mel, tokens = read_document(document.shard, name)
         streams = {
             f"{source} mel": (functools.partial(source_mel, source, codec=codec, mel=index.mel), row)
             for source, row in zip(index.mel_sources, mel, strict=True)
@@ -56,15 +79,6 @@ def verify_prepared(
         streams["tokens"] = (functools.partial(codec.encode, codebooks=index.codebooks), tokens)
         for stream, (function, stored) in streams.items():
             yield verify_function(f"{stream} of {name}", function, samples, index.clock, seed=seed, expected=stored)
-
-
-@dataclasses.dataclass(frozen=True)
-class DrawnDocument:
-    """A document of a prepared set and where its two forms are."""
-
-    name: str
-    audio: Path
-    shard: Path
 
 
 def draw_documents(
@@ -75,34 +89,47 @@ def draw_documents(
     Args:
         data_dir: folder of a prepared data set.
         documents: number of documents; fewer if there are not as many.
-        audio_root: folder of the audio; the one in the index by default.
+        audio_root: folder of the audio; the one it was prepared from by default.
         seed: of the draw.
 
     Raises:
-        RequestError: if no document is long enough.
+        RequestError: if no document is long enough, or the source of the audio is gone.
     """
-    index, folder = load_index(data_dir), Path(data_dir)
-    root = Path(audio_root or index.options["source"])
+    index, storage = load_index(data_dir), LocalStorage(str(data_dir))
+    source = audio_source(storage, audio_root)
     found = []
     for shard in index.shards:
-        report = load_report((folder / shard.file).with_suffix(".json"))
+        report = load_report(Path(shard.file).stem, storage)
         for document in report.documents if report else ():
-            if document["frames"] >= _SHORTEST:
-                found.append(DrawnDocument(document["name"], root / document["name"], folder / shard.file))
+            if document.frames >= _SHORTEST:
+                name, path = document.item.name, Path(data_dir) / shard.file
+                found.append(DrawnDocument(name, path, source, document.item, index))
     if not found:
         raise RequestError(f"no document in {data_dir} has {_SHORTEST} frames: too short to prove anything on")
     drawn = np.random.default_rng(seed).permutation(len(found))[:documents]
     return [found[i] for i in sorted(drawn)]
 
 
-def _stored(shard: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Mel float16 [S, n, M] and tokens int16 [n, K] of a document, put together from its segments."""
-    mel, tokens = [], []
-    for record in read_records(shard):
-        offset = 0
-        for segment in record.segments:
-            if segment.document == name:
-                mel.append(record.mel[:, offset + segment.context : offset + segment.length])
-                tokens.append(record.tokens[offset + segment.context : offset + segment.length])
-            offset += segment.length
-    return np.concatenate(mel, axis=1), np.concatenate(tokens)
+def audio_source(storage: LocalStorage, root: str | os.PathLike | None = None) -> Source:
+    """The source of the audio that a data set was prepared from.
+
+    Args:
+        storage: the data set.
+        root: where the audio is now, if it has moved: what its paths are relative to.
+
+    Raises:
+        RequestError: if there is no plan to tell it, or it is not where it was.
+    """
+    plan = read_plan(storage)
+    if plan is None:
+        raise RequestError(f"{storage.root} has no plan.json, which says where its audio is")
+    try:
+        args = PrepareArgs.from_json(plan.arguments)
+    except (TypeError, KeyError) as error:
+        raise RequestError(f"{storage.root} was prepared by another version of this tool") from error
+    if root is not None:
+        return moved_source(args.source, str(root), domains=args.domains, resplit=args.resplit)
+    try:
+        return source_of(args)
+    except RequestError as error:
+        raise RequestError(f"{error}; if the audio has moved, say where it is: --audio-root") from error
