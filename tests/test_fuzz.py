@@ -14,6 +14,10 @@ import pytest
 from audio_samples import sound, write_audio
 from reading_files import FORMATS, RATE, encode, put_ffmpeg_on_path
 
+from wgpt_jax.data.index import load_index, load_inputs
+from wgpt_jax.prepare.main import main
+from wgpt_jax.prepare.shards import read_records
+
 PATIENCE = 60.0  # seconds without an answer that count as a hang
 MOST_MEMORY = 400 * 1024  # KiB that a decoding process may come to
 EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
@@ -153,3 +157,29 @@ def test_damaged_files_become_finite_samples_or_a_reason(first, count, tmp_path,
     assert outcomes["reason"] > 0.2 * count and outcomes["samples"] > 0.1 * count
     assert len(ended) <= 0.01 * count, "the C libraries may crash, but seldom"
     assert (tmp_path / "errors").read_text() == "", "nothing may be written to the terminal"
+
+
+@pytest.mark.parametrize("count", [40, pytest.param(1000, marks=pytest.mark.slow)])
+def test_a_folder_of_damaged_files_becomes_finite_records_and_a_line_for_each(
+    count, codec_folder, tmp_path, monkeypatch
+):
+    put_ffmpeg_on_path(tmp_path / "bin", monkeypatch)
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "damaged").mkdir()
+    whole = originals(tmp_path / "whole")
+    names = list(whole)
+    for seed in range(count):
+        rng, name = np.random.default_rng(seed), names[seed % len(names)]
+        path = tmp_path / "damaged" / f"{seed}{Path(name).suffix}"
+        path.write_bytes(mutate(rng, whole[name], whole[str(rng.choice(names))]))
+    arguments = [str(tmp_path / "damaged"), str(tmp_path / "out"), "--codec", str(codec_folder), "--workers", "1"]
+    assert main(arguments) == 0
+    inputs = load_inputs(tmp_path / "out")
+    assert sorted(row["path"] for row in inputs) == sorted(path.name for path in (tmp_path / "damaged").iterdir())
+    assert all(row["fate"] == "used" or row["reason"] for row in inputs)
+    frames = 0
+    for shard in load_index(tmp_path / "out").shards:
+        for record in read_records(tmp_path / "out" / shard.file):
+            assert np.isfinite(record.mel).all() and record.tokens.min() >= 0 and record.tokens.max() < 64
+            frames += len(record.tokens)
+    assert frames >= sum(row["frames"] for row in inputs if row["fate"] == "used") > 0

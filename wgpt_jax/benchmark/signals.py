@@ -1,6 +1,7 @@
 """Audio to measure with: a synthetic signal or what the user gives, and files of it in every format."""
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ import soxr
 
 from wgpt_jax.errors import RequestError
 from wgpt_jax.prepare.items import SourceError
-from wgpt_jax.prepare.reading.decode import decode_audio
+from wgpt_jax.prepare.reading.files import open_sound
+from wgpt_jax.prepare.reading.mono import mono_blocks, resampled
 from wgpt_jax.prepare.sources.folder import find_audio
 
 RATE = 44_100
@@ -40,17 +42,22 @@ def signal(audio: Path | None, seconds: float) -> np.ndarray:
         return _synthetic(seconds)
     paths = [audio / name for name in find_audio(audio)] if audio.is_dir() else [audio]
     parts, missing = [], round(seconds * RATE)
-    for path in paths:
-        try:
-            parts.append(decode_audio(path, RATE)[:missing])
-        except SourceError as error:
-            raise RequestError(f"cannot read {path} ({error})") from error
-        missing -= len(parts[-1])
-        if not missing:
-            break
+    with contextlib.closing(_blocks(paths)) as blocks:
+        while missing and (block := next(blocks, None)) is not None:
+            parts.append(block[:missing])
+            missing -= len(parts[-1])
     if not parts:
         raise RequestError(f"no audio in {audio}")
     return np.concatenate(parts)
+
+
+def _blocks(paths: Iterable[Path]) -> Iterator[np.ndarray]:
+    for path in paths:
+        try:
+            with open_sound(path) as sound:
+                yield from resampled(mono_blocks(sound, None), sound.rate, RATE)
+        except SourceError as error:
+            raise RequestError(f"cannot read {path} ({error})") from error
 
 
 def _synthetic(seconds: float) -> np.ndarray:

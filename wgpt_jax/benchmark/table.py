@@ -33,11 +33,11 @@ def _stages(stages: dict[str, Any], report: dict[str, Any]) -> Iterator[str]:
         f"{'of the whole':>13}"
     )
     for row in stages["stages"]:
-        spread = f"{row['slowest']:,.0f} to {row['fastest']:,.0f}"
-        core = "" if row["x_realtime_per_core"] is None else f"{row['x_realtime_per_core']:,.0f}"
+        spread = f"{_number(row['slowest'])} to {_number(row['fastest'])}"
+        core = "" if row["x_realtime_per_core"] is None else _number(row["x_realtime_per_core"])
         share = "" if row["share_of_whole"] is None else f"{100 * row['share_of_whole']:.1f} %"
         yield (
-            f"{row['stage']:24} {row['x_realtime']:11,.0f} {spread:>20} {core:>9} "
+            f"{row['stage']:24} {_number(row['x_realtime']):>11} {spread:>20} {core:>9} "
             f"{100 * row['time_over_tokens']:12.1f} % {share:>13}"
         )
     yield f"{'rest of the whole':24} {'':11} {'':20} {'':9} {'':14} {100 * stages['rest_of_whole']:11.1f} %"
@@ -58,7 +58,15 @@ def _reading(reading: dict[str, Any], report: dict[str, Any]) -> Iterator[str]:
     )
     yield f"{'':24} {'frames/s':>11} {'slowest to fastest':>26} {'per core':>11} {'/ training':>11} {'per core':>9}"
     for row in [*reading["reading"], reading["training"]]:
-        name = f"reading, {row['workers'] or 'no'} workers" if "workers" in row else "training"
+        name = _reader(row["workers"]) if "workers" in row else "training"
         spread = f"{row['slowest']:,.0f} to {row['fastest']:,.0f}"
         ratios = f"{row['over_training']:10,.0f}x {row['over_training_per_core']:8,.0f}x" if "workers" in row else ""
         yield f"{name:24} {row['median']:11,.0f} {spread:>26} {row['per_core']:11,.0f} {ratios}"
+
+
+def _reader(workers: int) -> str:
+    return f"reading, {workers} worker{'s' if workers > 1 else ''}" if workers else "reading, threads"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"

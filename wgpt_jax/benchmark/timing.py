@@ -1,4 +1,4 @@
-"""Arms that are timed in turn, round by round in one run: machines are shared and noisy, so that ratios are what counts."""
+"""Arms that are timed in turn, round by round in one run: machines are shared and noisy, read the ratios."""
 
 import contextlib
 import dataclasses

@@ -106,10 +106,26 @@ class DataIndex:
 
 
 def load_index(folder: str | os.PathLike) -> DataIndex:
-    """Reads and checks ``folder/index.json``.
+    """Reads ``folder/index.json`` and looks whether its shards are there.
 
     Raises:
         RequestError: if there is no index, it is damaged or of another version, or a shard file is missing.
+    """
+    index = read_index(folder)
+    for shard in index.shards:
+        if not (Path(folder) / shard.file).is_file():
+            raise RequestError(
+                f"shard {shard.file} is missing from {folder} (sha256 {shard.sha256}); "
+                "run the same tools/prepare_audio.py command again, it makes only what is missing"
+            )
+    return index
+
+
+def read_index(folder: str | os.PathLike) -> DataIndex:
+    """Reads ``folder/index.json``, whether its shards are there or not.
+
+    Raises:
+        RequestError: if there is no index, or it is damaged or of another version.
     """
     path = Path(folder) / INDEX_NAME
     if not path.is_file():
@@ -121,7 +137,7 @@ def load_index(folder: str | os.PathLike) -> DataIndex:
                 f"{path} is of version {fields['version']}, this version reads {INDEX_VERSION}; "
                 "prepare the data into another folder"
             )
-        index = DataIndex(
+        return DataIndex(
             clock=Clock(**fields["clock"]),
             codec=CodecInfo(**fields["codec"]),
             codebooks=fields["codebooks"],
@@ -138,13 +154,6 @@ def load_index(folder: str | os.PathLike) -> DataIndex:
         )
     except (ValueError, TypeError, KeyError) as error:
         raise RequestError(f"{path} is damaged ({error!r}); run tools/prepare_audio.py again") from error
-    for shard in index.shards:
-        if not (Path(folder) / shard.file).is_file():
-            raise RequestError(
-                f"shard {shard.file} is missing from {folder} (sha256 {shard.sha256}); "
-                "run the same tools/prepare_audio.py command again, it makes only what is missing"
-            )
-    return index
 
 
 def load_inputs(folder: str | os.PathLike) -> list[dict[str, Any]]:

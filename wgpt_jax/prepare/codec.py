@@ -38,6 +38,8 @@ def load_codec(name: str, allow_noncausal: bool = False, device: str = "cpu") ->
     from wgpt_jax.prepare.encodec import Codec
 
     known = BUNDLED if name == BUNDLED else str(Path(name).resolve()) if Path(name).is_dir() else name
+    if device != "cpu":
+        _make_deterministic()
     codec = Codec(_load_model(name), known, device)
     if not codec.causal and not allow_noncausal:
         raise RequestError(
@@ -49,6 +51,14 @@ def load_codec(name: str, allow_noncausal: bool = False, device: str = "cpu") ->
 
 cached_codec = functools.lru_cache(maxsize=1)(load_codec)
 """The same, loaded once per process."""
+
+
+def _make_deterministic() -> None:
+    """On a GPU: algorithms that give the same sums each time, in full float32."""
+    import torch
+
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def _load_model(name: str) -> "EncodecModel":

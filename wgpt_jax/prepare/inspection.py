@@ -68,7 +68,7 @@ class Inspector:
                 rate, samples, digest = sound.rate, 0, hashlib.sha256(f"{sound.rate}:".encode())
                 for block in mono_blocks(sound, self.channel):
                     samples += len(block)
-                    digest.update(np.clip(np.rint(block * 32767), -32768, 32767).astype("<i2").tobytes())
+                    digest.update(np.clip(np.rint(block * 32768), -32768, 32767).astype("<i2").tobytes())
         except (SourceError, MemoryError) as error:
             return Inspected(item, stamp, reason=str(error) or "needs more memory than there is")
         # As soxr rounds: test_reading compares.

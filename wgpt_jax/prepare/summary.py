@@ -171,7 +171,8 @@ def _notes(index: DataIndex, inputs: Sequence[dict[str, Any]], changed: Sequence
         if values:
             some = ", ".join(values[:_LEAKS_SHOWN]) + (", ..." if len(values) > _LEAKS_SHOWN else "")
             remedy = "" if index.options.get("split_by") == kind else f"; --split-by {kind} keeps each in one"
-            yield f"LEAK    {len(values):,} by {kind} in more than one split: {some}{remedy}"
+            what = f"1 {kind} is" if len(values) == 1 else f"{len(values):,} {kind}s are"
+            yield f"LEAK    {what} in more than one split: {some}{remedy}"
     if index.leaks and not any(index.leaks.values()):
         yield f"splits  no {', '.join(list(index.leaks)[:-1])} or {list(index.leaks)[-1]} is in more than one"
     skipped = sum(row["fate"] == "skipped" for row in inputs)

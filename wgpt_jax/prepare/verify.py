@@ -34,14 +34,15 @@ class DrawnDocument:
     item: Item
     index: DataIndex
 
-    def samples(self) -> np.ndarray:
-        """Its audio, float32 [N] at the clock's rate.
+    def samples(self, longest: int | None = None) -> np.ndarray:
+        """Its audio, float32 [N] at the clock's rate, or the first ``longest`` samples of it.
 
         Raises:
             RequestError: if that cannot be read.
         """
         try:
-            return read_samples(self.source, self.item, self.index.clock.sample_rate, self.index.options.get("channel"))
+            channel = self.index.options.get("channel")
+            return read_samples(self.source, self.item, self.index.clock.sample_rate, channel, longest)
         except SourceError as error:
             raise RequestError(
                 f"cannot read the audio {self.source.root}/{self.item.path} ({error}); say where it is: --audio-root"
@@ -49,7 +50,11 @@ class DrawnDocument:
 
 
 def verify_prepared(
-    data_dir: str | os.PathLike, documents: int = 3, audio_root: str | os.PathLike | None = None, seed: int = 0
+    data_dir: str | os.PathLike,
+    documents: int = 3,
+    audio_root: str | os.PathLike | None = None,
+    seed: int = 0,
+    seconds: float | None = None,
 ) -> Iterator[CausalityReport]:
     """Checks that stored frames up to t are what the audio gives when all after t is noise, bit for bit.
 
@@ -58,6 +63,7 @@ def verify_prepared(
         documents: number of documents, drawn at random.
         audio_root: folder of the audio; the one in the index by default.
         seed: of the draw and the noise.
+        seconds: how much of each document is checked, from its start; all by default.
 
     Yields:
         Reports of each document: one per mel source, and one of its tokens.
@@ -69,9 +75,10 @@ def verify_prepared(
     codec = cached_codec(index.codec.name, allow_noncausal=not index.codec.causal)
     if codec.fingerprint != index.codec.fingerprint:
         raise RequestError(f"codec {codec.name} is no longer the one {data_dir} was prepared with")
+    frames = None if seconds is None else int(seconds * index.clock.frames_per_second)
     for document in draw_documents(data_dir, documents, audio_root, seed):
-        samples, name = document.samples(), document.name
-        mel, tokens = read_document(document.shard, name)
+        samples, name = document.samples(None if frames is None else index.clock.samples(frames)), document.name
+        mel, tokens = read_document(document.shard, name, frames)
         streams = {
             f"{source} mel": (functools.partial(source_mel, source, codec=codec, mel=index.mel), row)
             for source, row in zip(index.mel_sources, mel, strict=True)
