@@ -30,8 +30,7 @@ def run_command(
         argv: the flags; ``sys.argv[1:]`` by default.
         prog: the program name that ``--help`` shows.
     """
-    args = tyro.cli(args_type, args=argv, prog=prog)
-    return guarded(lambda: main(args))
+    return guarded(lambda: main(tyro.cli(args_type, args=argv, prog=prog)))
 
 
 def guarded(work: Callable[[], object]) -> int:

@@ -13,7 +13,9 @@ def write_random_codec(folder: Path) -> None:
     """
     import torch
     from transformers import EncodecConfig, EncodecModel
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     torch.manual_seed(0)
     model = EncodecModel(EncodecConfig())
     with torch.no_grad():
