@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from audio_samples import sound, write_audio
+from fixtures.make_libritts import UTTERANCES, samples
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -316,6 +317,32 @@ def test_a_tfds_data_set_is_prepared_in_its_own_splits(run, tmp_path):
     for row in rows(tmp_path / "dev").values():
         splits.setdefault(row["speaker"], set()).add(row["split"])
     assert len(splits) > 1 and all(len(where) == 1 for where in splits.values())
+
+
+def test_folder_manifest_tfds_and_beam_give_the_same_arrays(run, tmp_path):
+    folder = tmp_path / "audio"
+    for utterance in UTTERANCES:
+        write_audio(folder / f"{utterance.id}.wav", samples(utterance).astype(np.int16), RATE)
+    manifest = folder / "all.jsonl"
+    manifest.write_text("".join(json.dumps({"path": f"{utterance.id}.wav"}) + "\n" for utterance in UTTERANCES))
+    ways = {
+        "folder": (folder,),
+        "manifest": (manifest,),
+        "tfds": ("tfds:libritts", "--data-dir", str(ROOT / "tests" / "fixtures")),
+        "beam": (folder, "--runner", "beam"),
+    }
+    stored = {}
+    for way, (source, *flags) in ways.items():
+        assert run(source, tmp_path / way, "--mel-sources", "original,codec1", *flags) == 0
+        fates = rows(tmp_path / way)
+        names = {row.get("metadata", {}).get("id", name.removesuffix(".wav")): name for name, row in fates.items()}
+        stored[way] = {name: document(tmp_path / way, names[name]) for name in names}
+    assert stored["folder"].keys() == {utterance.id for utterance in UTTERANCES}
+    for way, documents in stored.items():
+        assert documents.keys() == stored["folder"].keys(), way
+        for name, (mel, tokens) in documents.items():
+            np.testing.assert_array_equal(mel, stored["folder"][name][0])
+            np.testing.assert_array_equal(tokens, stored["folder"][name][1])
 
 
 MEMORY = """
