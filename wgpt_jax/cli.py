@@ -1,7 +1,6 @@
 """The ``wgpt`` command."""
 
 import dataclasses
-import difflib
 import json
 import shlex
 import sys
@@ -12,7 +11,7 @@ from typing import Annotated, Literal
 import tyro
 
 from wgpt_jax.closed_loop.request import GenerateArgs
-from wgpt_jax.command import guarded, run_command
+from wgpt_jax.command import guarded, run_command, run_subcommand
 from wgpt_jax.config import Config, Weights, read_config_file
 from wgpt_jax.errors import RequestError
 from wgpt_jax.parallel.place import HostFlags
@@ -206,17 +205,8 @@ def usage() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs ``wgpt COMMAND ...``; returns the exit code."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    if not argv or argv[0] in ("-h", "--help"):
-        print(usage())
-        return 0 if argv else 2
-    name, *rest = argv
-    if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        print(f"error: no command {name!r}" + (f"; did you mean {near[0]}?" if near else ""), file=sys.stderr)
-        print(usage(), file=sys.stderr)
-        return 2
-    return COMMANDS[name][0](rest)
+    commands = {name: command for name, (command, _) in COMMANDS.items()}
+    return run_subcommand(commands, usage(), sys.argv[1:] if argv is None else argv)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """How every command starts and ends: typed flags in, one clear sentence and an exit code out."""
 
+import difflib
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import tyro
@@ -31,6 +32,26 @@ def run_command(
         prog: the program name that ``--help`` shows.
     """
     return guarded(lambda: main(tyro.cli(args_type, args=argv, prog=prog)))
+
+
+def run_subcommand(commands: Mapping[str, Callable[[Sequence[str]], int]], usage: str, argv: Sequence[str]) -> int:
+    """Runs ``COMMAND flags``; returns the exit code. A name that is none ends in the nearest one and 2.
+
+    Args:
+        commands: by name; each takes its flags.
+        usage: the overview that ``--help`` prints.
+        argv: the command and its flags.
+    """
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage)
+        return 0 if argv else 2
+    name, *rest = argv
+    if name not in commands:
+        near = difflib.get_close_matches(name, commands, n=1)
+        print(f"error: no command {name!r}" + (f"; did you mean {near[0]}?" if near else ""), file=sys.stderr)
+        print(usage, file=sys.stderr)
+        return 2
+    return commands[name](rest)
 
 
 def guarded(work: Callable[[], object]) -> int:

@@ -11,6 +11,8 @@ from wgpt_jax.prepare.splits import hash_fraction
 from wgpt_jax.prepare.storage import Storage
 
 PLAN_NAME = "plan.json"
+LOCK_NAME = "preparation.lock"
+"""Held by the one process that works on a data set."""
 _VERSION = 2
 _SHARDS = (64, 1024)  # for one run's items, unless the shards were shorter than the shortest
 _SHORTEST, _LONGEST = 60.0, 1800.0  # seconds of audio in a shard; longer ones only where there would be too many
