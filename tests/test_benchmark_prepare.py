@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from audio_samples import save_codec, sound, write_audio
 
 from wgpt_jax.benchmark.memory import peak_memory
 from wgpt_jax.benchmark.signals import FORMATS, RATE, signal, write_formats
@@ -38,23 +37,13 @@ def are_positive(values: dict, names: str) -> bool:
 @pytest.fixture(scope="module")
 def report(tmp_path_factory) -> dict:
     """Of the real command on a given file, as small as it can be."""
+    from audio_samples import save_codec, sound, write_audio  # here: the processes that tests start need no torch
+
     folder = tmp_path_factory.mktemp("benchmark")
     (folder / "tiny.py").write_text(TINY.format(tests=str(Path(__file__).parent)))
     write_audio(folder / "in/given.wav", sound(3.0, rate=16000), 16000)
-    flags = [
-        "--codec",
-        save_codec(folder / "codec"),
-        "--seconds",
-        2,
-        "--rounds",
-        1,
-        "--batch",
-        2,
-        "--num-codebooks",
-        2,
-        "--device",
-        "cpu",
-    ]
+    flags = ["--codec", save_codec(folder / "codec"), "--num-codebooks", 2, "--seconds", 2, "--rounds", 1]
+    flags += ["--batch", 2, "--device", "cpu"]
     flags += ["--long-hours", 0.02, "--config", folder / "tiny.py", "--workers", 0, 1, "--train-batch", 2]
     done = run(folder / "in", *flags, "--json")
     assert done.returncode == 0, done.stderr
@@ -108,7 +97,6 @@ def test_machine_is_named_and_the_table_tells_every_part(report):
     [
         (["nowhere"], "there is no nowhere"),
         (["--rounds", "0"], "--rounds and --batch are at least 1"),
-        (["--parts", "stages", "--codec", "./nowhere"], "there is no codec folder ./nowhere"),
     ],
 )
 def test_mistakes_end_in_one_sentence_and_2(flags, message):
@@ -128,7 +116,7 @@ def test_formats_hold_the_signal(tmp_path):
 
 def test_given_audio_is_cut_to_length_over_several_files(tmp_path):
     for number in range(3):
-        write_audio(tmp_path / f"{number}.wav", np.full(RATE, 0.1 * (number + 1), np.float32), RATE)
+        soundfile.write(tmp_path / f"{number}.wav", np.full(RATE, 0.1 * (number + 1)), RATE)
     samples = signal(tmp_path, 1.5)
     assert len(samples) == 1.5 * RATE
     np.testing.assert_allclose(samples[[0, -1]], [0.1, 0.2], atol=1e-4)
@@ -153,9 +141,9 @@ def test_arms_take_turns_and_ratios_are_of_one_round():
 
         return once
 
-    # The second round is ten times slower for both: their ratio stays. The first of each does not count.
-    runs = in_turn({"a": arm("a", [9.0, 1.0, 10.0, 1.0]), "b": arm("b", [9.0, 4.0, 40.0, 4.0])}, 3)
-    assert order == ["a", "b"] * 4
+    # The second round is ten times slower for both: their ratio stays.
+    runs = in_turn({"a": arm("a", [1.0, 10.0, 1.0]), "b": arm("b", [4.0, 40.0, 4.0])}, 3)
+    assert order == ["a", "b"] * 3
     assert ratio(runs["b"], runs["a"]) == 4.0 and ratio(runs["b"], runs["a"], cpu=True) == 1.0
     found = speed(runs["a"])
     assert (found.median, found.slowest, found.fastest, found.per_core) == (2.0, 0.2, 2.0, 4.0)

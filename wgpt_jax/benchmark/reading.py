@@ -126,6 +126,7 @@ def _training(config: Config, folder: Path, index: DataIndex) -> Callable[[], Ru
         state, _ = step(held.pop(), batch)
         held.append(jax.block_until_ready(state))
 
+    once()  # compiles
     return lambda: timed(config.training.batch * config.data.context, once)
 
 

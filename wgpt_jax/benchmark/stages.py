@@ -69,6 +69,8 @@ def measure_stages(task: StagesTask) -> dict[str, Any]:
         if seconds < task.batch * codec.clock.seconds(1) or seconds < 1:
             raise RequestError(f"{seconds:.2f} s of audio are too short to measure with --batch {task.batch}")
         arms = _arms(task, samples, codec, conversion, Path(scratch))
+        for work in arms.values():
+            work()
         runs = in_turn({name: functools.partial(timed, seconds, work) for name, work in arms.items()}, task.rounds)
     return {
         "audio": "synthetic" if task.audio is None else str(task.audio),

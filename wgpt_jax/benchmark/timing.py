@@ -45,13 +45,11 @@ def timed(units: float, work: Callable[[], object]) -> Run:
 
 
 def in_turn(arms: Mapping[str, Callable[[], Run]], rounds: int) -> dict[str, list[Run]]:
-    """Runs each arm once in each of ``rounds`` rounds, after a round that does not count."""
+    """Runs each arm once in each of ``rounds`` rounds; what only a first run takes, the arms have behind them."""
     runs: dict[str, list[Run]] = {name: [] for name in arms}
-    for number in range(rounds + 1):
+    for _ in range(rounds):
         for name, arm in arms.items():
-            run = arm()
-            if number:
-                runs[name].append(run)
+            runs[name].append(arm())
     return runs
 
 
