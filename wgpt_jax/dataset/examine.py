@@ -109,12 +109,12 @@ def examine_shard(task: ShardTask) -> Findings:
                 try:
                     record = reader.read(number)
                 except UnreadableError as error:
-                    look.whole = False
+                    look.lose()
                     problems.append(("records", f"record {number} of {path.name} cannot be read: {error}"))
                 else:
                     look.take(number, record)
     except UnreadableError as error:
-        look.whole = False
+        look.lose()
         problems.append(("records", f"{path.name} cannot be read: {error}"))
     statistics = look.statistics if look.whole else None
     if statistics is not None:
@@ -133,6 +133,10 @@ class _Look:
         """Whether all records could be counted."""
         self._last: tuple[str, np.ndarray, np.ndarray] | None = None  # document, tokens and mel of the frame before
 
+    def lose(self) -> None:
+        """A record cannot be counted; frames that the next ones miss may be in it."""
+        self.whole, self._last = False, None
+
     def take(self, number: int, record: Record) -> None:
         where = f"record {number} of {self._file}"
         wrong = _arrays(record, self._shape)
@@ -143,7 +147,7 @@ class _Look:
                 return
             except (TypeError, ValueError, IndexError, AttributeError) as error:
                 wrong = "records", f"its segments are damaged ({error})"
-        self.whole = False
+        self.lose()
         self._problems.append((wrong[0], f"{where}: {wrong[1]}"))
 
     def _segments(self, where: str, record: Record) -> None:
@@ -151,6 +155,8 @@ class _Look:
         for segment in record.segments:
             name, shown = segment.document, printable(segment.document)
             done, domain = self.documents.get(name, (0, segment.domain))
+            if not self.whole:
+                done = max(done, segment.start + segment.context)
             if wrong := _segment(segment, done, domain):
                 self._problems.append(("documents", f"{where}: {shown}, frame {segment.start}: {wrong}"))
             first, after = offset, offset + segment.length
@@ -162,7 +168,7 @@ class _Look:
 
     def _continues(self, name: str, record: Record, first: int) -> bool:
         if self._last is None or self._last[0] != name:
-            return False
+            return not self.whole
         _, tokens, mel = self._last
         return np.array_equal(record.tokens[first], tokens) and np.array_equal(record.mel[:, first], mel)
 

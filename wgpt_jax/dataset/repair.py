@@ -22,6 +22,8 @@ from wgpt_jax.prepare.request import PrepareArgs, check_flags, source_of
 from wgpt_jax.prepare.shards import SHARD_SUFFIX, ShardReport, load_report, load_statistics
 from wgpt_jax.prepare.storage import LocalStorage
 
+_SAME_AUDIO = "of the same audio, with other tokens or mel: another device, codec library or machine than then"
+
 
 @tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +43,15 @@ class RepairArgs:
     """Where tokens are computed; as it was prepared by default. On another kind a few tokens may be others."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Damage:
+    """Why a shard is made anew."""
+
+    reason: str
+    inside: bool = False
+    """It is as it was written, and was written wrong."""
+
+
 def repair(args: RepairArgs) -> None:
     """Repairs a data set and prints what was damaged and what became of it.
 
@@ -54,8 +65,8 @@ def repair(args: RepairArgs) -> None:
     before = _hashes(storage, reports)
     with folder_lock.locked(Path(storage.root), LOCK_NAME, "data folder", "prepares into"):
         damaged = _find_damage(plan, reports, storage, args.workers)
-        for name, reason in damaged.items():
-            print(f"damaged {name}: {reason}", flush=True)
+        for name, damage in damaged.items():
+            print(f"damaged {name}: {damage.reason}", flush=True)
         if not damaged:
             # The shards are sound; so the index can be compared with them.
             wrong = _wrong_beside(args)
@@ -142,7 +153,7 @@ def _hashes(storage: LocalStorage, reports: Mapping[str, ShardReport | None]) ->
 
 def _find_damage(
     plan: Plan, reports: Mapping[str, ShardReport | None], storage: LocalStorage, workers: int | None
-) -> dict[str, str]:
+) -> dict[str, Damage]:
     """Shards to make anew, by name, each with the reason. The index has no say in it: it may be what is damaged."""
     damaged, tasks = {}, []
     for shard in plan.shards:
@@ -150,13 +161,13 @@ def _find_damage(
         statistics = None if report is None else load_statistics(report, storage)
         file = Path(storage.root, shard.name + SHARD_SUFFIX)
         if report is None:
-            damaged[shard.name] = "its report is missing or damaged" if file.is_file() else "it is missing"
+            damaged[shard.name] = Damage("its report is missing or damaged" if file.is_file() else "it is missing")
         elif not report.documents:
             continue
         elif not file.is_file():
-            damaged[shard.name] = "it is missing"
+            damaged[shard.name] = Damage("it is missing")
         elif statistics is None:
-            damaged[shard.name] = "its statistics are missing or damaged"
+            damaged[shard.name] = Damage("its statistics are missing or damaged")
         else:
             tasks.append(ShardTask(file, shard.split, Shape.of_plan(plan.options, statistics.histogram.shape[1])))
     for file, found in survey_shards(tasks, workers).findings.items():
@@ -164,11 +175,11 @@ def _find_damage(
         report = reports[name]
         stored = {document.item.name: document.frames for document in report.documents}
         if found.sha256 != report.shard.sha256:
-            damaged[name] = "its sha256 is not what it was when it was written"
+            damaged[name] = Damage("its sha256 is not what it was when it was written")
         elif found.problems:
-            damaged[name] = found.problems[0][1]
+            damaged[name] = Damage(found.problems[0][1], inside=True)
         elif stored != {document: frames for document, (frames, _) in found.documents.items()}:
-            damaged[name] = "its report tells of other documents"
+            damaged[name] = Damage("its report tells of other documents")
     return {shard.name: damaged[shard.name] for shard in plan.shards if shard.name in damaged}
 
 
@@ -189,21 +200,23 @@ def _tell(
     plan: Plan,
     before: Mapping[str, set[str]],
     reports: Mapping[str, ShardReport | None],
-    damaged: Mapping[str, str],
+    damaged: Mapping[str, Damage],
 ) -> None:
     """Prints what became of the damaged shards; WorkError if one is not as it was."""
     print()
     other = []
-    for name in damaged:
+    for name, damage in damaged.items():
         report = load_report(name, storage)
         sha256 = report.shard.sha256 if report else ""
         if name not in before:
             print(f"made    {name}; what it was before is not known")
         elif sha256 in before[name]:
             print(f"mended  {name}: as it was, sha256 {sha256}")
+        elif damage.inside and not any(_reasons(report, reports[name])):
+            print(f"mended  {name}: not as it was, for it had been written wrong; now sha256 {sha256}")
         else:
             other.append(name)
-            print(f"OTHER   {name}: {'; '.join(_reasons(report, reports[name]))}")
+            print(f"OTHER   {name}: {'; '.join(_reasons(report, reports[name])) or _SAME_AUDIO}")
     known = {shard.name for shard in plan.shards}
     added = [shard.name for shard in (read_plan(storage) or plan).shards if shard.name not in known]
     if added:
@@ -226,5 +239,3 @@ def _reasons(report: ShardReport | None, before: ShardReport | None) -> Iterator
     contents = {document.item.name: document.content for document in before.documents}
     changed = [d.item.name for d in report.documents if contents.get(d.item.name) != d.content]
     yield from (f"the audio of {printable(name)} has changed" for name in changed)
-    if not report.failed and not changed:
-        yield "of the same audio, with other tokens or mel: another device, codec library or machine than then"

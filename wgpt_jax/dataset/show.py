@@ -56,7 +56,6 @@ def show(args: ShowArgs) -> None:
     row = find_document(prepared, args.utt)
     codec = _decoder(prepared, args.codebooks)
     mel, tokens = read_frames(prepared, row)
-    print(_description(prepared, row, tokens))
     index, name = prepared.index, name_of(row)
     picture, sound = (args.out / f"{safe_stem(name)}{suffix}" for suffix in (".png", ".wav"))
     try:
@@ -65,6 +64,7 @@ def show(args: ShowArgs) -> None:
         plot_document(mels, tokens, index.clock.frames_per_second, printable(name), picture)
     except OSError as error:
         raise RequestError(f"cannot write {picture} ({error.strerror or error}); choose another --out DIR") from error
+    print(_description(prepared, row, tokens))
     print(f"picture   {picture}")
     if codec is None:
         print("wav       none: the codec is not causal, its decoder is not stored beside the data")
