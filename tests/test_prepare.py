@@ -40,7 +40,7 @@ ROOT = Path(__file__).parents[1]
 CLOCK = Clock(24000, 320)
 BAD = {
     "music/band/8.wav": "non-finite",
-    "music/band/9.m4a": "needs the ffmpeg program|moov",
+    "music/band/9.m4a": "ffmpeg",
     "music/short.wav": "shorter than one frame",
     "speech/ann/zero.wav": "file is empty",
     "speech/text.mp3": "not recognised",

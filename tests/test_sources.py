@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 from audio_samples import sound, write_audio
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wgpt_jax.errors import RequestError
@@ -93,6 +93,7 @@ def test_a_wrong_line_is_named(line, sentence, tmp_path):
 values = st.recursive(st.none() | st.booleans() | st.floats() | st.text(max_size=5), st.lists, max_leaves=3)
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # on a busy machine the first draw can take a second
 @given(st.dictionaries(st.sampled_from(["path", "name", "start", "end", "split", "speaker", "x"]), values))
 def test_any_object_is_an_item_or_a_sentence(fields):
     try:
