@@ -70,7 +70,7 @@ class PrepareArgs:
     device: Annotated[str, tyro.conf.arg(metavar="auto|cpu|cuda|cuda:0,cuda:1,...")] = "auto"
     """Where tokens are computed: one worker process per GPU; auto takes all GPUs there are, else the CPU."""
     batch: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
-    """Documents encoded together, alike in length; 1 by default on a CPU, which gains little or loses by it, 16 on a GPU."""
+    """Documents encoded together, alike in length; 1 by default on a CPU, where it gains little, 16 on a GPU."""
     workers: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """Processes; one per core by default, or per GPU. The shards do not depend on it."""
     runner: Literal["local", "beam"] = "local"
