@@ -102,6 +102,21 @@ def is_alive(pid: int) -> bool:
     return False
 
 
+def survivors(pids: list[int], seconds: float = 30) -> dict[int, str]:
+    """Processes that have not ended within some seconds, each with its command.
+
+    Not at once: multiprocessing's resource tracker ends when it sees that its parent has.
+    """
+    deadline = time.monotonic() + seconds
+    while any(map(is_alive, pids)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    commands = {}
+    for pid in filter(is_alive, pids):
+        with contextlib.suppress(OSError):
+            commands[pid] = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    return commands
+
+
 @pytest.mark.parametrize(
     "shards", [pytest.param(0, marks=pytest.mark.slow), 1, pytest.param(3, marks=pytest.mark.slow)]
 )
@@ -112,10 +127,7 @@ def test_a_run_killed_at_any_time_is_finished_by_the_next_one(shards, command, a
     workers = children(process.pid)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    deadline = time.monotonic() + 30
-    while any(is_alive(worker) for worker in workers) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(is_alive(worker) for worker in workers), "workers end with their parent"
+    assert not survivors(workers), "workers end with their parent"
     assert not (out / "index.json").exists()
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.array_record")}
     process = command(audio, out)
@@ -161,7 +173,7 @@ def test_ctrl_c_says_how_to_go_on_and_leaves_no_process(command, audio, undistur
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "the same command continues" in error and "Traceback" not in error
-    assert not any(is_alive(worker) for worker in workers)
+    assert not survivors(workers)
     process = command(audio, out)
     process.communicate(timeout=120)
     assert process.returncode == 0 and same_but_for_the_folder(out, undisturbed)
