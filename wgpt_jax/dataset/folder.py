@@ -4,9 +4,10 @@ import dataclasses
 import shlex
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, get_origin
+from typing import Any
 
-from wgpt_jax.data.index import INDEX_NAME, DataIndex, load_inputs, read_index
+from wgpt_jax.data.index import INDEX_NAME, SPLITS, DataIndex, load_inputs, read_index
+from wgpt_jax.dataset.typed import misfit
 from wgpt_jax.errors import RequestError
 from wgpt_jax.prepare.plan import PLAN_NAME
 from wgpt_jax.prepare.storage import LocalStorage, has_scheme
@@ -59,10 +60,10 @@ def open_prepared(out: str) -> Prepared:
         inputs = _checked(load_inputs(folder))
     except (KeyError, TypeError, ValueError) as error:
         raise RequestError(f"{path} is damaged (its inputs: {error!r}); {remedy}") from error
-    wrong = [*_mistyped(index, 1), *(name for shard in index.shards for name in _mistyped(shard, 0))]
-    wrong += [name for part in (index.clock, index.codec, index.mel) for name in _mistyped(part, 1)]
+    sizes = (index.clock.hop, index.clock.sample_rate, index.codec.codebook_size, index.codebooks, index.mel.bands)
+    wrong = misfit(index) or ("a size" if min(sizes) < 1 or not index.mel_sources else None)
     if wrong:
-        raise RequestError(f"{path} is damaged ({wrong[0]} has a value that it cannot have); {remedy}")
+        raise RequestError(f"{path} is damaged ({wrong} has a value that it cannot have); {remedy}")
     return Prepared(folder, index, inputs)
 
 
@@ -87,27 +88,18 @@ def printable(name: str) -> str:
     return name.encode(errors="backslashreplace").decode()
 
 
-def _mistyped(part: Any, least: int) -> list[str]:
-    """Fields of a dataclass whose values are not of their plain type, or integers below ``least``."""
-    wrong = []
-    for field in dataclasses.fields(part):
-        value, kind = getattr(part, field.name), field.type
-        if get_origin(kind) is dict:
-            wrong += [] if isinstance(value, dict) else [field.name]
-        if kind in (int, str, bool, float):
-            number = isinstance(value, int) and not isinstance(value, bool)
-            fits = (number and value >= least) if kind is int else isinstance(value, kind) or (kind is float and number)
-            wrong += [] if fits else [field.name]
-    return wrong
-
-
 def _checked(inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows; KeyError, TypeError or ValueError if one is none."""
     for row in inputs:
-        if row["fate"] not in _FATES or not isinstance(name_of(row), str):
-            raise ValueError(f"{row}"[:80])
-        if row["fate"] == "used" and not (
-            isinstance(row["frames"], int) and float(row["seconds"]) >= 0 and row["split"] and row["shard"]
+        used = row["fate"] == "used"
+        texts = [row["path"], name_of(row), *([row["split"], row["shard"]] if used else [row["reason"]])]
+        texts += [row.get(key, "") for key in ("domain", "speaker")]
+        numbers = [row["frames"], row["seconds"]] if used else []
+        if (
+            row["fate"] not in _FATES
+            or not all(isinstance(text, str) for text in texts)
+            or not all(isinstance(number, int | float) and number >= 0 for number in numbers)
+            or (used and row["split"] not in SPLITS)
         ):
             raise ValueError(f"{row}"[:80])
     return inputs

@@ -9,10 +9,11 @@ from typing import Annotated
 import tyro
 
 from wgpt_jax import folder_lock
-from wgpt_jax.data.index import INDEX_NAME, read_index
+from wgpt_jax.data.index import INDEX_NAME
 from wgpt_jax.dataset.examine import Shape, ShardTask
 from wgpt_jax.dataset.folder import local_folder, open_prepared, printable
 from wgpt_jax.dataset.survey import survey_shards
+from wgpt_jax.dataset.typed import misfit
 from wgpt_jax.dataset.whole import check_set
 from wgpt_jax.errors import RequestError, WorkError
 from wgpt_jax.prepare.codec import cached_codec
@@ -93,9 +94,14 @@ def _request(args: RepairArgs, storage: LocalStorage) -> tuple[Plan, PrepareArgs
         )
     try:
         request = PrepareArgs.from_json(plan.arguments)
-        Shape.of_plan(plan.options, 1)
-    except (TypeError, KeyError) as error:
+        parts = [plan, *plan.shards, request, request.mel, Shape.of_plan(plan.options, 1)]
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise RequestError(f"{args.out} was prepared by another version of this tool; choose another OUT") from error
+    if wrong := next(filter(None, map(misfit, parts)), None):
+        raise RequestError(
+            f"{args.out}/{PLAN_NAME} is damaged ({wrong} has a value that it cannot have), without which nothing can be "
+            f"repaired; prepare its audio again into another OUT{_hint(storage)}"
+        )
     changes = {"out": args.out, "workers": args.workers, "runner": "local", "verify_tokens": 0, "strict": False}
     if args.device is not None:
         changes["device"] = args.device
@@ -123,7 +129,7 @@ def _require_origin(request: PrepareArgs) -> None:
 def _hint(storage: LocalStorage) -> str:
     """The command that made a data set, as far as its index tells."""
     try:
-        index = read_index(storage.root)
+        index = open_prepared(storage.root).index
     except RequestError:
         return ""
     options, default = index.options, PrepareArgs("", "")
@@ -143,7 +149,7 @@ def _hashes(storage: LocalStorage, reports: Mapping[str, ShardReport | None]) ->
     """Sha256 of the shards as they were written, by name, as their reports say and the index: one may be damaged."""
     hashes = {name: {report.shard.sha256} for name, report in reports.items() if report and report.documents}
     try:
-        shards = read_index(storage.root).shards
+        shards = open_prepared(storage.root).index.shards
     except RequestError:
         shards = ()
     for shard in shards:
