@@ -56,7 +56,10 @@ def _layer(tree, index):
 
 def hidden(p, fusion, tokens, mel, segment_ids, positions, starts, window=10**9):
     """Normalised states [T, D] of one window; tokens [T + 1, K], mel [T + 1, M] with the frame before it first."""
-    x = np.where(starts[:, None], p["bos"], p["embedding"][tokens[:-1, 0]])
+    x = p["embedding"][tokens[:-1, 0]]
+    for k, table in enumerate(p.get("fine_embedding", ()), start=1):
+        x = x + table[tokens[:-1, k]]
+    x = np.where(starts[:, None], p["bos"], x)
     x = rms_norm(x, p["token_norm"]["scale"])
     if "mel_branch" in p:
         branch = p["mel_branch"]

@@ -50,7 +50,7 @@ def stepped(config: ModelConfig, batch: Batch, window: int, null_mel=None) -> np
             hidden, cache = cached.step(cache, *frame)
             return cache, decoder.head(hidden[:, None])[:, 0]
 
-        frames = (batch.tokens[:, :-1, 0], batch.mel[:, :-1].astype(np.float32), batch.starts, null_mel)
+        frames = (batch.tokens[:, :-1], batch.mel[:, :-1].astype(np.float32), batch.starts, null_mel)
         frames = jax.tree.map(lambda x: jnp.swapaxes(jnp.asarray(x), 0, 1), frames)
         return jax.lax.scan(step, empty_cache(decoder, len(batch.tokens), window), frames)[1]
 
@@ -62,6 +62,7 @@ CONFIGS = [
     {},
     {"fusion": "add", "mlp": "swiglu"},
     {"mel_depth": 0, "mel_kernel": 1},
+    {"input_codebooks": 2},
     {"mel_depth": 2, "mel_kernel": 4},
 ]
 

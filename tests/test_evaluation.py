@@ -128,6 +128,34 @@ def test_scores_match_a_sum_by_hand(tmp_path):
     assert scores.position_frames.sum() == sum(len(document.tokens) for document in documents)
     assert scores.position_frames[0] == 3, "only a document's first frame sees nothing"
 
+    probabilities = np.exp(table) / np.exp(table).sum(axis=1, keepdims=True)
+    bins: dict[int, list[tuple[float, bool]]] = {}
+    for document in documents:
+        tokens = document.tokens[:, 0].astype(int)
+        for before, token in zip([0, *tokens[:-1]], tokens, strict=True):
+            sure = probabilities[before].max()
+            bins.setdefault(int(sure * 15), []).append((sure, table[before].argmax() == token))
+    rows = scores.calibration()
+    for (number, frames), row in zip(sorted(bins.items()), rows, strict=True):
+        assert (row["low"], row["high"], row["frames"]) == pytest.approx((number / 15, (number + 1) / 15, len(frames)))
+        assert [row["confidence"], row["accuracy"]] == pytest.approx(np.mean(frames, axis=0), rel=1e-5)
+    gaps = [len(frames) * abs(np.subtract(*np.mean(frames, axis=0))) for frames in bins.values()]
+    assert scores.ece() == pytest.approx(sum(gaps) / 88, rel=1e-4)
+
+
+def test_a_model_that_knows_how_sure_it_is_is_calibrated():
+    """Right as often as its probability says: no error; as sure of everything: it is off by what it overstates."""
+    rng = np.random.default_rng(0)
+    confidence = rng.uniform(0.2, 1, 200_000).astype(np.float32)
+    correct = rng.uniform(size=len(confidence)) < confidence
+    honest, certain = SplitScores(1), SplitScores(1)
+    for part in range(4):
+        honest.add_confidence(confidence[part::4], correct[part::4])
+        certain.add_confidence(np.ones_like(confidence[part::4]), correct[part::4])
+    assert honest.ece() < 0.005
+    assert [row["frames"] for row in certain.calibration()] == [len(confidence)]
+    assert certain.ece() == pytest.approx(0.4, abs=0.01)
+
 
 def three_codebooks() -> SplitScores:
     """Two documents of three codebooks: of 2 frames, added one by one, and of 1 frame."""
@@ -192,8 +220,11 @@ def test_the_table_has_a_row_for_every_codebook_and_one_for_all(trained):
 
 
 def test_a_target_among_nans_counts_as_wrong():
-    scores = score_tokens(jnp.full((1, 1, 16), jnp.nan), jnp.zeros((1, 1), int))
-    assert scores.rank[0, 0] == 16
+    scores = score_tokens(jnp.full((1, 1, 1, 16), jnp.nan), jnp.zeros((1, 1, 1), int))
+    assert scores.rank[0, 0, 0] == 16
+    table = SplitScores(4)
+    table.add_confidence(np.asarray(scores.confidence)[0], np.array([False]))
+    assert math.isnan(table.ece()), "and is no calibrated model's"
 
 
 def test_a_single_document_has_no_standard_error():
@@ -261,7 +292,7 @@ def test_each_source_is_scored_under_its_own_slices(tmp_path):
 
     def eval_fn(params, batch, no_mel):  # an NLL that says which mel it saw
         nll = batch.mel[:, 1:, :1].astype(np.float32) + 10 * no_mel
-        return Scores(nll, jnp.zeros(nll.shape, int))
+        return Scores(nll, jnp.zeros(nll.shape, int), jnp.ones(nll.shape[:2]))
 
     for name, expected in {"original": 1, "codec1": 2, "codec4": 3, "null": 11, "none": 1}.items():
         scores = score_split(eval_fn, None, tmp_path, index, "train", tiny_config(), make_mesh(MeshConfig()), mel=name)
@@ -289,7 +320,7 @@ def test_the_table_says_what_each_nll_means(mixed):
         ("null", "a likelihood of the token sequence: no mel is read"),
     ):
         assert any(line.startswith(f"{name} ") and words in line for line in text.splitlines())
-    assert meaning("codec4", output_codebooks=4).startswith("a likelihood")
+    assert meaning("codec4", output_codebooks=4, input_codebooks=1).startswith("a likelihood")
 
 
 def test_a_mel_that_is_not_there_is_named(mixed, tmp_path):

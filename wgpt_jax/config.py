@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from wgpt_jax.errors import RequestError
-from wgpt_jax.mel_sources import ORIGINAL, codec_codebooks
+from wgpt_jax.mel_sources import ORIGINAL, is_source
 
 
 def _parse_mix(words: list[str]) -> dict[str, float]:
@@ -45,7 +45,9 @@ class ModelConfig:
     """The network. One decoder; ``inputs`` says whether it also reads the mel slice."""
 
     inputs: Literal["tokens", "hybrid"] = "hybrid"
-    """tokens: the coarse token alone. hybrid: the coarse token and the mel slice of the same frame."""
+    """tokens: tokens alone. hybrid: tokens and the mel slice of the same frame."""
+    input_codebooks: int = 1
+    """Codebooks read per frame, their embeddings summed: 1, the coarse token alone, as in the paper."""
     width: int = 256
     """Channels of the decoder's residual stream, D."""
     depth: int = 4
@@ -81,7 +83,10 @@ class ModelConfig:
     mel_bands: int = 64
     """Mel bands M; must be the data's."""
     output_codebooks: int = 1
-    """Codebooks predicted per frame, K: 1 as in the paper; above, a depth transformer predicts the finer ones."""
+    """Codebooks predicted per frame, K: 1 as in the paper."""
+    pattern: Literal["depth", "delay", "flat"] = "depth"
+    """Order in which several are predicted. depth: a depth transformer goes through those of a frame. delay: one step
+    per frame, codebook k lags k frames (MusicGen). flat: K steps per frame, one after the other."""
     depformer_width: int = 128
     """Channels of the depth transformer."""
     depformer_depth: int = 2
@@ -94,6 +99,17 @@ class ModelConfig:
     """Kernel over whole windows; auto is splash on TPU, cuDNN's flash on GPU in bfloat16, einsum elsewhere."""
     remat: Literal["none", "dots", "full"] = "none"
     """What a block recomputes in the backward pass: nothing, all but matrix products and attention, everything."""
+
+
+    @property
+    def has_depformer(self) -> bool:
+        """Whether a depth transformer predicts the codebooks above the first."""
+        return self.output_codebooks > 1 and self.pattern == "depth"
+
+    @property
+    def tables(self) -> int:
+        """Token embeddings: one per codebook that is read."""
+        return self.output_codebooks if self.pattern == "flat" else self.input_codebooks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,7 +242,7 @@ class Config:
             RequestError: naming the first key whose value cannot work.
         """
         m, values = self.model, flatten(self)
-        attention = (("", True), ("mel_", m.mel_depth > 0), ("depformer_", m.output_codebooks > 1))
+        attention = (("", True), ("mel_", m.mel_depth > 0), ("depformer_", m.has_depformer))
         rules = []
         for part in (part for part, used in attention if used):
             heads, width = values[f"model.{part}heads"], values[f"model.{part}width"]
@@ -237,6 +253,7 @@ class Config:
         rules += [(key, values[key] > 0, f"is {values[key]}, must be positive") for key in _POSITIVE]
         rules += [(key, 0 <= values[key] <= 1, f"is {values[key]}, must be in [0, 1]") for key in _FRACTIONS]
         rules += [(key, values[key] < 1, f"is {values[key]}, must be below 1") for key in _BELOW_1]
+        rules += [(f"model.{key}", holds, why) for key, holds, why in _pattern_rules(m)]
         wrong = _wrong_with_mix(self.data.mel_mix)
         rules.append(("data.mel_mix", wrong is None, wrong))
         for key, holds, why in rules:
@@ -245,9 +262,22 @@ class Config:
         return self
 
 
+def _pattern_rules(m: ModelConfig) -> list[tuple[str, bool, str]]:
+    """(key, whether it holds, why not) of what a pattern asks of the other keys."""
+    if m.pattern == "depth":
+        return []
+    read = {"delay": m.output_codebooks, "flat": 1}[m.pattern]
+    return [
+        ("pattern", m.output_codebooks > 1, f"{m.pattern} orders several codebooks; model.output_codebooks is 1"),
+        ("inputs", m.inputs == "tokens", f"no mel with the {m.pattern} pattern: a frame is complete too late to hear it"),
+        ("input_codebooks", m.input_codebooks == read, f"is {m.input_codebooks}, must be {read} with {m.pattern}"),
+    ]
+
+
 _AT_LEAST = (
     *((f"model.{name}", 1) for name in ("width", "depth", "heads", "hidden", "mel_width", "mel_kernel")),
-    *((f"model.{name}", 1) for name in ("vocabulary", "mel_bands", "mel_heads", "output_codebooks")),
+    *((f"model.{name}", 1) for name in ("vocabulary", "mel_bands", "mel_heads", "input_codebooks")),
+    ("model.output_codebooks", 1),
     *((f"model.depformer_{name}", 1) for name in ("width", "depth", "heads")),
     ("model.mel_depth", 0),
     ("data.context", 1),
@@ -282,8 +312,8 @@ def _wrong_with_mix(mix: Mapping[str, float]) -> str | None:
     if not mix:
         return "is empty; name at least one mel source and its weight, as in: original 1"
     for name, weight in mix.items():
-        if name != ORIGINAL and codec_codebooks(name) is None:
-            return f"{name!r} is no mel source; they are original, codec1, codec2, ..."
+        if not is_source(name):
+            return f"{name!r} is no mel source; they are original, latent, centred, codec1, codec2, ..."
         if not (math.isfinite(weight) and weight >= 0):
             return f"the weight of {name} is {weight}, must be at least 0"
     return None if any(mix.values()) else "every weight is 0; give at least one source a weight"
@@ -304,7 +334,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 def read_config_file(path: str | Path) -> Config:
     """Runs a configuration file and returns its ``config``, unchecked."""
-    config = _run_file(path).get("config")
+    config = run_file(path).get("config")
     if not isinstance(config, Config):
         raise RequestError(f"{path} must define `config`, a wgpt_jax.config.Config")
     return config_from_dict(dataclasses.asdict(config))  # checks the types
@@ -316,14 +346,18 @@ def read_target(path: str | Path) -> str | None:
     Raises:
         RequestError: if the file is missing or fails, or its target is no text.
     """
-    target = _run_file(path).get("target")
+    target = run_file(path).get("target")
     if not isinstance(target, str | None):
         raise RequestError(f"{path}: target is {target!r}, must be a topology, as in 'v5e:16x16'")
     return target
 
 
-def _run_file(path: str | Path) -> dict[str, Any]:
-    """What a configuration file defines."""
+def run_file(path: str | Path) -> dict[str, Any]:
+    """What a configuration file defines, by name.
+
+    Raises:
+        RequestError: if it is missing or fails.
+    """
     path = Path(path)
     if not path.is_file():
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.py")], n=1)

@@ -20,7 +20,7 @@ from wgpt_jax.data.index import INDEX_NAME, DataIndex, file_sha256, load_index
 from wgpt_jax.data.ngrams import load_ngrams
 from wgpt_jax.data.pipeline import EvaluationBatch, evaluation_batches
 from wgpt_jax.errors import RequestError, WorkError
-from wgpt_jax.mel_sources import NONE, NULL, ORIGINAL, codec_codebooks
+from wgpt_jax.mel_sources import CENTRED, LATENT, NONE, NULL, ORIGINAL, codec_codebooks
 from wgpt_jax.parallel.hosts import check_same, first_together
 from wgpt_jax.parallel.mesh import batch_sharding, make_mesh
 from wgpt_jax.runs import (
@@ -105,7 +105,9 @@ def evaluate(
         "weights": weights,
         "split": split,
         "inputs": info.config.model.inputs,
+        "input_codebooks": info.config.model.input_codebooks,
         "output_codebooks": info.config.model.output_codebooks,
+        "pattern": info.config.model.pattern,
         "mel_source": sources[0],
         "mel_mix": {} if sources[0] == NONE else info.config.data.mel_mix,
         "parameters": sum(info.parameters.values()),
@@ -141,11 +143,16 @@ def main_source(config: Config, index: DataIndex) -> str:
     return config.data.main_mel if config.data.main_mel in index.mel_sources else index.mel_sources[0]
 
 
-def meaning(source: str, output_codebooks: int) -> str:
-    """What an NLL under a mel source is, in a phrase."""
+def meaning(source: str, output_codebooks: int, input_codebooks: int) -> str:
+    """What an NLL under a mel source is, in a phrase, of a model that reads and predicts so many codebooks."""
     codebooks = codec_codebooks(source)
-    if source == ORIGINAL:
-        return "conditional on side information: the original's mel holds more than the tokens"
+    if input_codebooks > output_codebooks and source in (NONE, NULL):
+        return "conditional on side information: codebooks that the model does not predict"
+    if source == CENTRED:
+        return "no result: this mel looks ahead of its frame, a leak made on purpose"
+    if source in (ORIGINAL, LATENT):
+        what = "the original's mel" if source == ORIGINAL else "the codec's latent"
+        return f"conditional on side information: {what} holds more than the tokens"
     if codebooks is None:
         return "a likelihood of the token sequence: no mel is read"
     if codebooks <= output_codebooks:
@@ -171,7 +178,8 @@ def _sources(mel: str, config: Config, index: DataIndex, data: str | os.PathLike
 def _row(scores: SplitScores, index: DataIndex) -> dict[str, Any]:
     """What a summary says of the scores under one mel source."""
     rate = index.clock.frames_per_second
-    row = {**scores.summary(rate), "by_position": scores.by_position()}
+    calibration = {"ece": scores.ece(), "calibration": scores.calibration()}
+    row = {**scores.summary(rate), "by_position": scores.by_position(), **calibration}
     domains = sorted({document.domain for document in scores.documents.values()})
     if len(domains) > 1:
         row["by_domain"] = {name: scores.summary(rate, name) for name in domains}
@@ -269,6 +277,7 @@ def _add(
             np.add.at(scores.position_nll, seen, nll[:, 0])
             np.add.at(scores.position_frames, seen, 1)
             document.add(nll, rank)
+            scores.add_confidence(result.confidence[row, here], rank[:, 0] == 0)
             document.unigram += float(unigram[row, here].sum())
             document.bigram += float(bigram[row, here].sum())
     return int(weights.sum())
@@ -297,7 +306,7 @@ def format_table(summary: dict[str, Any]) -> str:
         *([] if _trained_on(summary) else [f"WARNING: trained on {', '.join(summary['mel_mix'])}, never on {main}"]),
         "",
         f"{'mel':12} {'coarse':>8} {'+-':>7} {'bits/s':>8} {'PPL':>9} {'top-1 %':>8} {'top-10 %':>9} {'unigram':>8} "
-        f"{'bigram':>8}",
+        f"{'bigram':>8} {'ECE %':>6}",
     ]
     domains = {f"  {name}": row for name, row in summary.get("by_domain", {}).items()}
     for name, row in {main: summary, **domains, **sources}.items():
@@ -305,8 +314,13 @@ def format_table(summary: dict[str, Any]) -> str:
             f"{name:12} {row['nll']:8.4f} {format_stderr(row['nll_stderr']):>7} "
             f"{row['bits_per_second']:8.1f} {row['ppl']:9.2f} "
             f"{100 * row['top1']:8.2f} {100 * row['top10']:9.2f} {row['unigram_nll']:8.4f} {row['bigram_nll']:8.4f}"
+            # Of all documents together: a domain's row has none.
+            + (f" {100 * row['ece']:6.2f}" if "ece" in row else "")
         )
-    lines += ["", *(f"{name:12} {meaning(name, summary['output_codebooks'])}" for name in sources)]
+    lines += [
+        "",
+        *(f"{name:12} {meaning(name, summary['output_codebooks'], summary['input_codebooks'])}" for name in sources),
+    ]
     if summary["output_codebooks"] > 1:
         heads = "".join(f"{name:>12}" for name in sources)
         lines += ["", f"{'codebook':12}{heads}   (mel) NLL, each codebook given those before it"]

@@ -249,12 +249,13 @@ def check_model_fits_data(config: Config, index: DataIndex, folder: str | os.Pat
     for key, ours, theirs, what in pairs:
         if ours != theirs:
             raise RequestError(f"{key} is {ours}, but the data in {folder} has {theirs} {what}; set --{key} {theirs}")
-    if config.model.output_codebooks > index.codebooks:
-        raise RequestError(
-            f"model.output_codebooks is {config.model.output_codebooks}, but the data in {folder} has "
-            f"{index.codebooks}; prepare it with more --num-codebooks, or set --model.output-codebooks "
-            f"{index.codebooks}"
-        )
+    for name in ("output", "input"):
+        asked = getattr(config.model, f"{name}_codebooks")
+        if asked > index.codebooks:
+            raise RequestError(
+                f"model.{name}_codebooks is {asked}, but the data in {folder} has {index.codebooks}; "
+                f"prepare it with more --num-codebooks, or set --model.{name}-codebooks {index.codebooks}"
+            )
 
 
 def check_data_is_readable(info: RunInfo, index: DataIndex, run: str | os.PathLike, folder: str | os.PathLike) -> None:

@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 
+CONFIDENCE_BINS = 15
+"""Bins of equal width, as in Guo et al., On Calibration of Modern Neural Networks, 2017."""
+
 
 @dataclasses.dataclass
 class DocumentScores:
@@ -41,13 +44,23 @@ class DocumentScores:
 
 
 class SplitScores:
-    """Scores by document and by position, filled window by window."""
+    """Scores by document, by position and by confidence, filled window by window."""
 
     def __init__(self, context: int):
         self.documents: dict[str, DocumentScores] = {}
         # Index: frames of the document that a position sees in its window, 0 to context.
         self.position_nll = np.zeros(context + 1)
         self.position_frames = np.zeros(context + 1, np.int64)
+        # Index: bin of the probability that the most likely coarse token was given. Columns: frames, sum of that
+        # probability, frames where that token was the target.
+        self.reliability = np.zeros((CONFIDENCE_BINS, 3))
+
+    def add_confidence(self, confidence: np.ndarray, correct: np.ndarray) -> None:
+        """Adds frames: the probability of the most likely coarse token, float32 [n], and whether it came, bool [n]."""
+        # Bins are open below and closed above; a diverged model's nans fall into the lowest and show there.
+        bins = np.ceil(np.nan_to_num(confidence) * CONFIDENCE_BINS).astype(int) - 1
+        rows = np.stack([np.ones(len(confidence)), confidence, correct], axis=1)
+        np.add.at(self.reliability, np.clip(bins, 0, CONFIDENCE_BINS - 1), rows)
 
     def summary(self, frames_per_second: float, domain: str | None = None) -> dict[str, Any]:
         """Totals over all documents, or over those of a domain.
@@ -98,6 +111,28 @@ class SplitScores:
                 rows.append({"first": first, "last": last - 1, "nll": nll, "frames": frames})
             first = last
         return rows
+
+    def calibration(self) -> list[dict[str, Any]]:
+        """The reliability table of the most likely coarse token: a row for each bin of its probability with frames.
+
+        Returns:
+            per bin ``low`` and ``high`` (its edges), ``frames``, ``confidence`` (the mean probability) and
+            ``accuracy`` (the fraction of frames where the token came); equal if the model is calibrated.
+        """
+        edges = np.linspace(0, 1, CONFIDENCE_BINS + 1).tolist()
+        return [
+            {"low": low, "high": high, "frames": int(n), "confidence": float(sure / n), "accuracy": float(right / n)}
+            for low, high, (n, sure, right) in zip(edges, edges[1:], self.reliability, strict=False)
+            if n
+        ]
+
+    def ece(self) -> float:
+        """Expected calibration error of the most likely coarse token (top-1), a fraction (Guo et al. 2017, eq. 3).
+
+        The mean over frames of |accuracy - confidence| of their bin; it says nothing of the other tokens.
+        """
+        frames, sure, right = self.reliability.T
+        return float(np.abs(right - sure).sum() / frames.sum())
 
 
 def ratio(sums: list[float], counts: np.ndarray) -> tuple[float, float]:

@@ -65,14 +65,16 @@ def verify(args: VerifyArgs) -> None:
     """
     if not (args.audio or args.data or args.run):
         raise RequestError("nothing to check; give --audio FILE, --data DIR or --run DIR")
-    failed = total = 0
+    failed = total = labelled = 0
     for report in _reports(args):
         print(report, flush=True)
         total += 1
         failed += not report.passed
+        labelled += report.labelled
     if failed:
         raise WorkError(f"{failed} of {total} checks failed: the contract does not hold")
-    print(f"causal: {total} checks, nothing sees the future")
+    but = f" but the {labelled} labelled leaks" if labelled else ""
+    print(f"causal: {total} checks, nothing sees the future{but}")
 
 
 def _reports(args: VerifyArgs) -> Iterator[CausalityReport]:

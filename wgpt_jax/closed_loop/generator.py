@@ -122,7 +122,18 @@ def loop_of(info: RunInfo, graph: nnx.GraphDef, codec: DecoderSpec, mode: Mode) 
 
 
 def _checked_mode(info: RunInfo, mode: Mode | None, run: str | os.PathLike) -> Mode:
-    inputs = info.config.model.inputs
+    model = info.config.model
+    inputs = model.inputs
+    if model.pattern != "depth":
+        raise RequestError(
+            f"{run} predicts its codebooks in the {model.pattern} pattern, which is here to be compared by its "
+            "likelihood; generate from a run with model.pattern depth"
+        )
+    if model.input_codebooks > model.output_codebooks:
+        raise RequestError(
+            f"{run} reads {model.input_codebooks} codebooks and predicts {model.output_codebooks}: it cannot go on from "
+            f"its own tokens; train with --model.output-codebooks {model.input_codebooks}"
+        )
     if mode not in (None, "hybrid", "tokens"):
         raise RequestError(f"unknown mode {mode!r}; the modes are hybrid, tokens")
     if mode == "hybrid" and inputs == "tokens":

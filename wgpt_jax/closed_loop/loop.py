@@ -110,7 +110,7 @@ class Loop:
         def predict(state: LoopState) -> tuple[jax.Array, Cache]:
             starts = jnp.broadcast_to(state.frame == 0, batch)
             null_mel = jnp.full(batch, not self.closed)
-            hidden, cache = cached.step(state.cache, state.tokens[:, 0], state.mel, starts, null_mel)
+            hidden, cache = cached.step(state.cache, state.tokens, state.mel, starts, null_mel)
             frame_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, state.frame)
 
             def draw(logits: jax.Array, codebook: int) -> jax.Array:

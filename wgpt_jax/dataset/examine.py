@@ -14,7 +14,7 @@ from wgpt_jax.data.records import MAX_FRAMES, Record, Segment
 from wgpt_jax.data.statistics import Statistics
 from wgpt_jax.dataset.folder import printable
 from wgpt_jax.dataset.records import ShardReader, UnreadableError
-from wgpt_jax.mel_sources import ORIGINAL
+from wgpt_jax.mel_sources import LATENT, ORIGINAL
 
 _PROBLEMS = 20  # told per shard
 _LOUDEST = 1000.0  # times full scale: a mel above that of such a tone is no audio's
@@ -27,17 +27,17 @@ class Shape:
 
     codebooks: int
     codebook_size: int
-    sources: int
+    mel_sources: tuple[str, ...]
     bands: int
     lowest: float
-    """The normalised mel of silence; none is lower."""
+    """The normalised mel of silence; none is lower. A latent may be."""
     highest: float
 
     @classmethod
     def of_index(cls, index: DataIndex) -> "Shape":
         """As the index says."""
         return cls(
-            index.codebooks, index.codec.codebook_size, len(index.mel_sources), index.mel.bands, *mel_range(index.mel)
+            index.codebooks, index.codec.codebook_size, index.mel_sources, index.mel.bands, *mel_range(index.mel)
         )
 
     @classmethod
@@ -49,7 +49,7 @@ class Shape:
         """
         prefix = "mel."
         mel = MelConfig(**{k.removeprefix(prefix): v for k, v in options.items() if k.startswith(prefix)})
-        sources = len(options.get("mel_sources", ORIGINAL).split(","))
+        sources = tuple(options.get("mel_sources", ORIGINAL).split(","))
         return cls(options["num_codebooks"], codebook_size, sources, mel.bands, *mel_range(mel))
 
 
@@ -128,7 +128,7 @@ class _Look:
     def __init__(self, file: str, shape: Shape, problems: list[tuple[str, str]]):
         self._file, self._shape, self._problems = file, shape, problems
         self.documents: dict[str, tuple[int, str]] = {}
-        self.statistics = Statistics.empty(shape.codebooks, shape.codebook_size, shape.sources, shape.bands)
+        self.statistics = Statistics.empty(shape.codebooks, shape.codebook_size, len(shape.mel_sources), shape.bands)
         self.whole = True
         """Whether all records could be counted."""
         self._last: tuple[str, np.ndarray, np.ndarray] | None = None  # document, tokens and mel of the frame before
@@ -180,15 +180,18 @@ def _arrays(record: Record, shape: Shape) -> tuple[str, str] | None:
         return "records", f"it has {n:,} frames; 1 to {MAX_FRAMES:,} can be"
     if tokens.shape[1] != shape.codebooks:
         return "records", f"it has {tokens.shape[1]} codebooks; the data set has {shape.codebooks}"
-    if (mel.shape[0], mel.shape[2]) != (shape.sources, shape.bands):
-        return "records", (
-            f"it has {mel.shape[0]} mels of {mel.shape[2]} bands; the data set has {shape.sources} of {shape.bands}"
+    sources = len(shape.mel_sources)
+    if (mel.shape[0], mel.shape[2]) != (sources, shape.bands):
+        return (
+            "records",
+            f"it has {mel.shape[0]} mels of {mel.shape[2]} bands; the data set has {sources} of {shape.bands}",
         )
     if tokens.min() < 0 or tokens.max() >= shape.codebook_size:
         return "values", f"tokens from {tokens.min()} to {tokens.max()}; they are 0 to {shape.codebook_size - 1}"
     if not np.isfinite(mel).all():
         return "values", "a mel is not finite"
-    if mel.min() < shape.lowest or mel.max() > shape.highest:
+    mel = mel[[name != LATENT for name in shape.mel_sources]]
+    if mel.size and (mel.min() < shape.lowest or mel.max() > shape.highest):
         span = f"{mel.min():.2f} to {mel.max():.2f}"
         return "values", f"mel from {span}; no audio leaves {shape.lowest:.2f} to {shape.highest:.2f}"
     return None

@@ -36,7 +36,7 @@ class CachedDecoder:
     def __init__(self, decoder: Decoder):
         """Takes the layers out of their stacks: a step that sliced them out each time would copy every parameter."""
         self.decoder = decoder
-        self.blocks = decoder.stack.unrolled()
+        self.blocks, self.tables = decoder.stack.unrolled(), decoder.tables()
         branch = decoder.mel_branch if decoder.config.inputs == "hybrid" else None
         self.mel_blocks = branch.stack.unrolled() if branch and branch.stack else []
 
@@ -47,7 +47,7 @@ class CachedDecoder:
 
         Args:
             cache: from :func:`empty_cache` or the step before.
-            tokens: int [B], the coarse token of the frame before.
+            tokens: int [B, K], the frame before; as many codebooks as the network reads, or more.
             mel: float [B, M], the mel slice of the frame before; not read by token-only models.
             starts: bool [B], where a document begins: BOS and the null mel stand instead of these.
             null_mel: bool [B], where the null mel replaces the slice besides.
@@ -69,7 +69,7 @@ class CachedDecoder:
                 written.append(layer)
             return x, tuple(written)
 
-        x = decoder.embed(decoder.embedding[...], tokens[:, None], starts[:, None])
+        x = decoder.embed(self.tables, tokens[:, None], starts[:, None])
         slices, mel_layers = cache.slices, cache.mel_layers
         if decoder.config.inputs == "hybrid":
             branch = decoder.mel_branch

@@ -3,6 +3,8 @@
 Letters: B batch, T time, M mel bands, K codebooks, D model, E mel-branch channels, V vocabulary.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -11,6 +13,7 @@ from wgpt_jax.config import ModelConfig
 from wgpt_jax.data.batch import Batch
 from wgpt_jax.model.depformer import Depformer
 from wgpt_jax.model.layers import BlockConfig, Einsum, RMSNorm, Stack
+from wgpt_jax.model.patterns import PATTERNS
 from wgpt_jax.parallel.mesh import platform, replicate
 
 
@@ -78,6 +81,11 @@ class Decoder(nnx.Module):
             config.embedding_std * jax.random.normal(rngs.params(), (v, d), jnp.float32),
             out_sharding=("vocab", "embed"),
         )
+        if config.tables > 1:
+            self.fine_embedding = nnx.Param(
+                config.embedding_std * jax.random.normal(rngs.params(), (config.tables - 1, v, d), jnp.float32),
+                out_sharding=(None, "vocab", "embed"),
+            )
         self.bos = nnx.Param(config.embedding_std * jax.random.normal(rngs.params(), (d,)), out_sharding=(None,))
         self.token_norm = RMSNorm(d)
         if config.inputs == "hybrid":
@@ -109,32 +117,50 @@ class Decoder(nnx.Module):
             out_dtype=jnp.float32,
             rngs=rngs,
         )
-        if config.output_codebooks > 1:
+        if config.has_depformer:
             self.depformer = Depformer(config, dtype, rngs)
+        elif config.output_codebooks > 1:
+            self.fine_head = Einsum(
+                "btkd,kdv->btkv",
+                (config.output_codebooks - 1, d, v),
+                (None, "embed", "vocab"),
+                fan_in=d,
+                gain=0.5,
+                dtype=dtype,
+                out_dtype=jnp.float32,
+                rngs=rngs,
+            )
 
-    def __call__(self, batch: Batch, *, null_mel: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self, batch: Batch, *, null_mel: jax.Array | None = None, dropout_key: jax.Array | None = None
+    ) -> jax.Array:
         """Logits of every frame's tokens, each codebook's given the ones before it.
 
         Args:
             batch: windows of T frames; position t sees the frames before frame t of its document.
             null_mel: bool [B, T], where the null mel replaces the slice besides at document starts.
+            dropout_key: PRNG key, or None to drop nothing (evaluation).
 
         Returns:
             float32 [B, T, K, V], K the configured output codebooks.
         """
-        hidden = self.hidden(batch, null_mel=null_mel)
+        if self.config.pattern != "depth":
+            states = self._pattern_states(batch, dropout_key)
+            return jnp.concatenate([self.head(states[:, :, 0])[:, :, None], self.fine_head(states[:, :, 1:])], axis=2)
+        hidden = self.hidden(batch, null_mel=null_mel, dropout_key=dropout_key)
         coarse = self.head(hidden)[:, :, None]
         if self.config.output_codebooks == 1:
             return coarse
         b, t, d = hidden.shape
         codes = batch.codes(self.config.output_codebooks).reshape(b * t, -1)
-        fine = self.depformer(hidden.reshape(b * t, d), codes)
+        key = None if dropout_key is None else jax.random.fold_in(dropout_key, 2)
+        fine = self.depformer(hidden.reshape(b * t, d), codes, key)
         return jnp.concatenate([coarse, fine.reshape(b, t, *fine.shape[1:])], axis=2)
 
     def hidden(
         self, batch: Batch, *, null_mel: jax.Array | None = None, dropout_key: jax.Array | None = None
     ) -> jax.Array:
-        """The normalised state that predicts each frame.
+        """The normalised state that predicts each frame, where one does (``pattern="depth"``).
 
         Args:
             batch: as :meth:`__call__`.
@@ -145,8 +171,7 @@ class Decoder(nnx.Module):
             [B, T, D].
         """
         keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
-        # A table split over devices would be gathered anew for every row: replicate it once instead.
-        x = self.embed(replicate(self.embedding[...]), batch.tokens[:, :-1, 0], batch.starts)
+        x = self.embed(self.tables(), batch.tokens[:, :-1, : self.config.tables], batch.starts)
         if self.config.inputs == "hybrid":
             null = batch.starts if null_mel is None else batch.starts | null_mel
             mel = self.mel_branch(batch.mel[:, :-1], null, batch.segment_ids, batch.positions, keys[0])
@@ -154,9 +179,39 @@ class Decoder(nnx.Module):
         x = self.stack(x.astype(compute_dtype(self.config)), batch.segment_ids, batch.positions, keys[1])
         return self.head_norm(x)
 
-    def embed(self, table: jax.Array, tokens: jax.Array, starts: jax.Array) -> jax.Array:
-        """Normalised embeddings, BOS where a document starts: [V, D], int [B, T], bool [B, T] -> [B, T, D]."""
-        return self.token_norm(jnp.where(starts[..., None], self.bos[...], table[tokens.astype(jnp.int32)]))
+    def _pattern_states(self, batch: Batch, dropout_key: jax.Array | None) -> jax.Array:
+        """The normalised state that predicts each token: [B, T, K, D]."""
+        steps = PATTERNS[self.config.pattern](batch, self.config.output_codebooks)
+        x = self.embed(self.tables(), steps.tokens, steps.starts, steps.known)
+        x = self.stack(x.astype(compute_dtype(self.config)), steps.segment_ids, steps.positions, dropout_key)
+        b, t, k = steps.predicts.shape
+        return jnp.take_along_axis(self.head_norm(x), steps.predicts.reshape(b, t * k, 1), axis=1).reshape(b, t, k, -1)
+
+    def tables(self) -> list[jax.Array]:
+        """The token embeddings [V, D] of each codebook that is read."""
+        # Tables split over devices would be gathered anew for every row: replicate them once instead.
+        fine = replicate(self.fine_embedding[...]) if self.config.tables > 1 else ()
+        return [replicate(self.embedding[...]), *fine]
+
+    def embed(
+        self, tables: Sequence[jax.Array], tokens: jax.Array, starts: jax.Array, known: jax.Array | None = None
+    ) -> jax.Array:
+        """Normalised sums of embeddings, BOS where a document starts.
+
+        Args:
+            tables: Kin of [V, D].
+            tokens: int [B, T, Kin].
+            starts: bool [B, T].
+            known: bool [B, T, Kin], which tokens there are; all if not given.
+
+        Returns:
+            [B, T, D].
+        """
+        x = 0.0
+        for k, table in enumerate(tables):
+            row = table[tokens[..., k].astype(jnp.int32)]
+            x += row if known is None else jnp.where(known[..., k, None], row, 0.0)
+        return self.token_norm(jnp.where(starts[..., None], self.bos[...], x))
 
     def merge(self, x: jax.Array, mel: jax.Array) -> jax.Array:
         """Fuses the two streams: [B, T, D], [B, T, E] -> [B, T, D]."""

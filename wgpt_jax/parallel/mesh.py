@@ -70,7 +70,7 @@ def check_mesh_fits(config: Config, mesh: Mesh) -> None:
         sizes += [("model.mel_width", m.mel_width, fsdp, "mesh.fsdp")]
     if hybrid and m.mel_depth:
         sizes += [("model.mel_heads", m.mel_heads, tensor, "mesh.tensor")]
-    if m.output_codebooks > 1:
+    if m.has_depformer:
         sizes += [("model.depformer_width", m.depformer_width, fsdp, "mesh.fsdp")]
         sizes += [("model.depformer_heads", m.depformer_heads, tensor, "mesh.tensor")]
     here = mesh.devices.flat[0].platform

@@ -40,6 +40,8 @@ def matmuls(config: Config) -> tuple[Matmul, ...]:
     Looking up embeddings multiplies nothing, so it is not here.
     """
     m, t, windows = config.model, config.data.context, config.training.batch
+    if m.pattern == "flat":
+        t *= m.output_codebooks
     positions = windows * t
     products = _blocks("decoder", m.width, m.heads, m.hidden, m.depth, windows, t, gates=2 if m.mlp == "swiglu" else 1)
     if m.inputs == "hybrid":
@@ -47,8 +49,9 @@ def matmuls(config: Config) -> tuple[Matmul, ...]:
         products += [Matmul("mel stem", positions, m.mel_kernel * m.mel_bands, m.mel_width, 1)]
         products += _blocks("mel", m.mel_width, m.mel_heads, 4 * m.mel_width, m.mel_depth, windows, t)
         products += [Matmul("fuse", positions, fused, m.width, 1)]
-    products += [Matmul("head", positions, m.width, m.vocabulary, 1, split="outer")]
-    if m.output_codebooks > 1:
+    heads = m.output_codebooks if m.pattern == "delay" else 1  # one reads each step otherwise
+    products += [Matmul("head", positions, m.width, m.vocabulary, heads, split="outer")]
+    if m.has_depformer:
         frames, steps = windows * math.ceil(config.training.depformer_fraction * t), m.output_codebooks - 1
         width, heads, depth = m.depformer_width, m.depformer_heads, m.depformer_depth
         products += [Matmul("depth project", frames, m.width, steps * width, 1)]

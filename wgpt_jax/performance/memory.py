@@ -47,16 +47,19 @@ def activations(config: Config, *, rows: float, itemsize: int, attention: str, t
         tensor: size of the mesh's ``tensor`` axis.
     """
     m, t = config.model, config.data.context
+    if m.pattern == "flat":
+        t *= m.output_codebooks
     positions = rows * t
     gates = 2 if m.mlp == "swiglu" else 1
     stacks = [(m.depth, positions, _block(m.width, m.heads, m.hidden, gates, t, itemsize, attention, tensor))]
-    around = positions * (24 * m.width + itemsize * m.width + 8 * m.vocabulary / tensor)
+    heads = m.output_codebooks if m.pattern == "delay" else 1
+    around = positions * (24 * m.width + itemsize * m.width + heads * 8 * m.vocabulary / tensor)
     if m.inputs == "hybrid":
         e = m.mel_width
         stacks.append((m.mel_depth, positions, _block(e, m.mel_heads, 4 * e, 1, t, itemsize, attention, tensor)))
         fused, taps = itemsize * (m.width + e), (itemsize * m.mel_kernel + 16) * m.mel_bands
         around += positions * (12 * e + fused + taps)
-    if m.output_codebooks > 1:
+    if m.has_depformer:
         e, steps = m.depformer_width, m.output_codebooks - 1
         inner = rows * math.ceil(config.training.depformer_fraction * t) * steps
         block = _block(e, m.depformer_heads, 4 * e, 1, steps, itemsize, "einsum", tensor)

@@ -30,21 +30,28 @@ class CausalityReport:
     """First frame where the undisturbed signal does not give the expected output; None if it does."""
     agreement: float = 1.0
     """Fraction of frames where it does."""
+    labelled: bool = False
+    """Whether it says of itself that it sees the future: then the check must find that it does."""
 
     @property
     def passed(self) -> bool:
-        """Whether the contract holds."""
-        return not self.leaks and self.reacts and self.mismatch is None
+        """Whether the contract holds; of what is labelled a leak, whether it is one."""
+        return bool(self.leaks) == self.labelled and self.reacts and self.mismatch is None
 
     def __str__(self) -> str:
         if self.mismatch is not None:
             return f"FAILED {self.name}: frame {self.mismatch} is not what its audio gives now"
         if self.leaks:
             t, first = self.leaks[0]
+            verdict = (
+                ("leaks ", "sees the future, as its name says") if self.labelled else ("FAILED", "sees the future")
+            )
             return (
-                f"FAILED {self.name}: sees the future: noise after frame {t} changes frame {first} "
+                f"{verdict[0]} {self.name}: {verdict[1]}: noise after frame {t} changes frame {first} "
                 f"({len(self.leaks)} of {len(self.frames)} cuts leak)"
             )
+        if self.labelled:
+            return f"FAILED {self.name}: is labelled a leak, and no cut shows one"
         if not self.reacts:
             return f"FAILED {self.name}: noise changes nothing at all, the check is blind"
         stored = "" if self.agreement == 1.0 else f"; stored as computed now in {100 * self.agreement:.2f} % of frames"

@@ -11,7 +11,7 @@ from wgpt_jax.audio.clock import Clock
 from wgpt_jax.audio.mel import MelConfig, log_mel
 from wgpt_jax.data.records import DocumentStream
 from wgpt_jax.errors import WorkError
-from wgpt_jax.mel_sources import codec_codebooks
+from wgpt_jax.mel_sources import CENTRED, LATENT, codec_codebooks
 from wgpt_jax.prepare.codec import cached_codec
 from wgpt_jax.prepare.inspection import Inspected, file_stamp
 from wgpt_jax.prepare.items import SourceError
@@ -44,7 +44,7 @@ class Conversion:
     """Codebooks stored, K."""
     mel: MelConfig
     mel_sources: tuple[str, ...]
-    """Mels stored, in order: ``original``, ``codecN``."""
+    """Mels stored, in order (:mod:`wgpt_jax.mel_sources`)."""
     channel: int | None
     """Channel that is heard, from 0; None for the mean of all."""
     devices: tuple[str, ...]
@@ -128,23 +128,24 @@ def _convert_together(
         yield from _convert_whole(inputs, source, conversion, codec)
         return
     from wgpt_jax.prepare.pieces import PIECE_FRAMES
-    from wgpt_jax.prepare.streams import DocumentsStream
+    from wgpt_jax.prepare.streams import DocumentsStream, look_ahead
 
     hop = codec.clock.hop
     stream = DocumentsStream(codec, conversion.codebooks, conversion.mel, conversion.mel_sources)
-    readers = [_pieces(entry, source, conversion, PIECE_FRAMES) for entry in inputs]
+    ahead = max(look_ahead(name, conversion.mel, codec.clock) for name in conversion.mel_sources)
+    readers = [_pieces(entry, source, conversion, PIECE_FRAMES, ahead) for entry in inputs]
     while readers:
         pieces = [next(reader, None) for reader in readers]
         pieces = pieces[: next((i for i, piece in enumerate(pieces) if piece is None), len(pieces))]
         readers = readers[: len(pieces)]
         if not pieces:
             break
-        samples = np.zeros((len(pieces), max(map(len, pieces))), np.float32)
-        for row, piece in zip(samples, pieces, strict=True):
+        size = max(frames for frames, _ in pieces) * hop
+        samples = np.zeros((len(pieces), size + ahead), np.float32)
+        for row, (_, piece) in zip(samples, pieces, strict=True):
             row[: len(piece)] = piece
-        tokens, mel = stream.push(samples)
-        for row, piece in enumerate(pieces):
-            frames = len(piece) // hop
+        tokens, mel = stream.push(samples[:, :size], samples[:, size:])
+        for row, (frames, _) in enumerate(pieces):
             note_progress(codec.clock.seconds(frames))
             yield row, tokens[row, :frames], mel[:, row, :frames]
 
@@ -154,15 +155,20 @@ def _convert_whole(
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """The same by a codec that looks ahead, and so wants whole signals."""
     for row, entry in enumerate(inputs):
-        samples = np.concatenate(list(_pieces(entry, source, conversion, entry.frames)))
+        [(_, samples)] = _pieces(entry, source, conversion, entry.frames)
         tokens = codec.encode(samples, conversion.codebooks)
         mel = [source_mel(name, samples, codec, conversion.mel, tokens) for name in conversion.mel_sources]
         note_progress(entry.seconds)
         yield row, tokens, np.stack(mel)
 
 
-def _pieces(entry: Inspected, source: Source, conversion: Conversion, frames: int) -> Iterator[np.ndarray]:
-    """Samples float32 [n * hop] of an input, ``frames`` frames at a time, to its last whole frame.
+def _pieces(
+    entry: Inspected, source: Source, conversion: Conversion, frames: int, ahead: int = 0
+) -> Iterator[tuple[int, np.ndarray]]:
+    """An input, ``frames`` frames at a time, to its last whole frame.
+
+    Yields:
+        frames n, and samples float32 [n * hop + a] of them and of what follows: ``ahead``, or all there is.
 
     Raises:
         ItemFailed: if it cannot be read, or is not what was inspected.
@@ -178,11 +184,12 @@ def _pieces(entry: Inspected, source: Source, conversion: Conversion, frames: in
                 if clock.frames(total) > entry.frames:
                     raise SourceError(CHANGED)
                 held = np.concatenate([held, block])
-                while len(held) >= size:
-                    yield held[:size]
+                while len(held) >= size + ahead:
+                    yield frames, held[: size + ahead]
                     held = held[size:]
-        if clock.frames(len(held)):
-            yield held[: clock.samples(clock.frames(len(held)))]
+        while left := min(frames, clock.frames(len(held))):
+            yield left, held[: clock.samples(left) + ahead]
+            held = held[clock.samples(left) :]
         if clock.frames(total) != entry.frames or file_stamp(source.root, entry.item) != entry.stamp:
             raise SourceError(CHANGED)
     except (SourceError, MemoryError) as error:
@@ -197,7 +204,7 @@ def source_mel(
     ``codecN`` is what a model hears that generates: the decode of tokens up to each frame, of the first N codebooks.
 
     Args:
-        source: ``original`` or ``codecN``.
+        source: one of :mod:`wgpt_jax.mel_sources`.
         samples: float32 [N], the original.
         codec: causal, unless the source is ``original``.
         mel: definition of the slice.
@@ -207,6 +214,14 @@ def source_mel(
         float16 [n, M].
     """
     codebooks = codec_codebooks(source)
+    if source == LATENT:
+        return codec.latents(samples, mel.bands)
+    if source == CENTRED:
+        from wgpt_jax.prepare.streams import MelStream, look_ahead
+
+        ahead, size = look_ahead(source, mel, codec.clock), codec.clock.samples(codec.clock.frames(len(samples)))
+        signal = np.pad(samples, (0, ahead))[None].astype(np.float32)
+        return MelStream(mel, codec.clock, ahead).push(signal[:, :size], signal[:, size:])[0]
     if codebooks is not None:
         tokens = codec.encode(samples, codebooks) if tokens is None else tokens
         samples = codec.decode(tokens[:, :codebooks])

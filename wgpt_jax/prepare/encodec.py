@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from wgpt_jax.audio.clock import Clock
 from wgpt_jax.data.index import CodecInfo
 from wgpt_jax.errors import RequestError
 from wgpt_jax.prepare import pieces
-from wgpt_jax.prepare.streams import SampleStream, TokenStream, one_thread
+from wgpt_jax.prepare.streams import SampleStream, TokenStream, one_thread, stored_latents
 
 WARMUP_FRAMES = 8
 """Frames of silence in front of a signal whose codec pads by reflection.
@@ -108,10 +109,29 @@ class Codec:
                 tokens[:] = encode(batch, codebooks)[:, :frames]
         return tokens if samples.ndim == 2 else tokens[0]
 
+    def latents(self, samples: np.ndarray, bands: int) -> np.ndarray:
+        """The encoder's output before quantisation, as records store it, of a causal codec.
+
+        Args:
+            samples: float32 [N].
+            bands: M, at least the codec's channels H.
+
+        Returns:
+            float16 [N // hop, M] (:func:`wgpt_jax.prepare.streams.stored_latents`).
+        """
+        frames = self.clock.frames(len(samples))
+        batch = np.require(samples[None, : self.clock.samples(frames)], np.float32, ["C", "W"])
+        with one_thread():
+            parts = [latents for _, latents in self._causal_parts(batch, 1)]
+        return stored_latents(np.concatenate(parts, axis=1)[0], self, bands)
+
     def _encode_causal(self, batch: np.ndarray, codebooks: int) -> np.ndarray:
+        return np.concatenate([tokens for tokens, _ in self._causal_parts(batch, codebooks)], axis=1)
+
+    def _causal_parts(self, batch: np.ndarray, codebooks: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         stream, piece = TokenStream(self, codebooks), self.clock.samples(pieces.PIECE_FRAMES)
-        parts = [stream.push(batch[:, start : start + piece]) for start in range(0, batch.shape[1], piece)]
-        return np.concatenate(parts, axis=1)
+        for start in range(0, batch.shape[1], piece):
+            yield stream.push_with_latents(batch[:, start : start + piece])
 
     def _encode_as_is(self, batch: np.ndarray, codebooks: int) -> np.ndarray:
         signal = torch.from_numpy(batch)[:, None].expand(-1, self.model.config.audio_channels, -1).to(self.device)

@@ -8,7 +8,7 @@ import tyro
 
 from wgpt_jax.audio.mel import MelConfig
 from wgpt_jax.errors import RequestError
-from wgpt_jax.mel_sources import ORIGINAL
+from wgpt_jax.mel_sources import CENTRED, LATENT, ORIGINAL
 from wgpt_jax.prepare.convert import Conversion
 from wgpt_jax.prepare.sources.opening import TFDS_PREFIX, Source, open_source
 from wgpt_jax.prepare.splits import FILE, Splitting
@@ -47,7 +47,8 @@ class PrepareArgs:
     """Codebooks to store per frame; 8 by default, or all the codec has if it has fewer."""
     mel_sources: Annotated[str, tyro.conf.arg(metavar="NAME[,NAME...]")] = ORIGINAL
     """Mels to store, each of every frame: original, and codecN, that of the codec's decode from the first N codebooks,
-    which is what a model hears of its own tokens when it generates. Training mixes them (--data.mel-mix)."""
+    which is what a model hears of its own tokens when it generates. Training mixes them (--data.mel-mix). For
+    experiments: latent (the codec's, before quantisation), and centred, which looks ahead: a leak, to measure one."""
     channel: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Channel to take, counted from 0; the mean of all by default."""
     split_by: Annotated[str, tyro.conf.arg(metavar="file|speaker|COLUMN")] = FILE
@@ -132,7 +133,7 @@ def conversion_of(args: PrepareArgs, codec: "Codec", devices: tuple[str, ...]) -
         allow_noncausal=args.allow_noncausal,
         codebooks=codebooks,
         mel=args.mel,
-        mel_sources=_mel_sources(args.mel_sources, codec, codebooks),
+        mel_sources=_mel_sources(args.mel_sources, codec, codebooks, args.mel),
         channel=args.channel,
         devices=devices,
         batch=args.batch or (1 if devices == ("cpu",) else _GPU_BATCH),
@@ -193,14 +194,20 @@ def devices_of(flag: str) -> tuple[str, ...]:
     return devices
 
 
-def _mel_sources(flag: str, codec: "Codec", codebooks: int) -> tuple[str, ...]:
+def _mel_sources(flag: str, codec: "Codec", codebooks: int, mel: MelConfig) -> tuple[str, ...]:
     names = tuple(name.strip() for name in flag.split(","))
-    possible = [ORIGINAL, *(f"codec{n}" for n in range(1, codebooks + 1))]
+    possible = [ORIGINAL, LATENT, CENTRED, *(f"codec{n}" for n in range(1, codebooks + 1))]
+    channels = codec.model.config.hidden_size
     for name in names:
         if name != ORIGINAL and not codec.causal:
             raise RequestError(
-                f"--mel-sources {name}: codec {codec.name} is not causal, the decode of its tokens would show each "
+                f"--mel-sources {name}: codec {codec.name} is not causal, what it makes of the audio would show each "
                 f"slice what comes after it; only {ORIGINAL} can be stored"
+            )
+        if name == LATENT and channels > mel.bands:
+            raise RequestError(
+                f"--mel-sources {name}: the latents of codec {codec.name} have {channels} channels, more than the "
+                f"{mel.bands} bands that a slice has; give --mel.bands {channels}"
             )
         if name not in possible:
             raise RequestError(f"--mel-sources: {name!r} is none of {', '.join(possible)}")

@@ -10,6 +10,7 @@ import numpy as np
 
 from wgpt_jax.data.index import DataIndex, load_index
 from wgpt_jax.errors import RequestError
+from wgpt_jax.mel_sources import CENTRED
 from wgpt_jax.prepare.causality import CausalityReport, verify_function
 from wgpt_jax.prepare.codec import cached_codec
 from wgpt_jax.prepare.convert import source_mel
@@ -85,7 +86,8 @@ def verify_prepared(
         }
         streams["tokens"] = (functools.partial(codec.encode, codebooks=index.codebooks), tokens)
         for stream, (function, stored) in streams.items():
-            yield verify_function(f"{stream} of {name}", function, samples, index.clock, seed=seed, expected=stored)
+            report = verify_function(f"{stream} of {name}", function, samples, index.clock, seed=seed, expected=stored)
+            yield dataclasses.replace(report, labelled=stream == f"{CENTRED} mel")
 
 
 def draw_documents(

@@ -107,14 +107,17 @@ def make_train_step(
         model, batch = nnx.merge(graph, params), part.batch
         # Every part drops its own; its first row says which it is.
         key = None if key is None else jax.random.fold_in(key, part.row[0])
+        if part.drawn is None:
+            nll = _sum_nll(model(batch, null_mel=part.null_mel, dropout_key=key), batch.codes(codebooks), batch.weights)
+            nll = nll / jnp.maximum(frames, 1)
+            return jnp.mean(nll), nll
         hidden = model.hidden(batch, null_mel=part.null_mel, dropout_key=key)
         nll = _sum_nll(model.head(hidden)[:, :, None], batch.codes(1), batch.weights)
-        if codebooks > 1:
-            drawn, weights = part.drawn
-            hidden, codes = (jnp.take_along_axis(x, drawn[..., None], axis=1) for x in (hidden, batch.codes(codebooks)))
-            flat = hidden.reshape(-1, hidden.shape[-1]), codes.reshape(-1, codebooks)
-            fine = model.depformer(*flat, None if key is None else jax.random.fold_in(key, 2))
-            nll = jnp.concatenate([nll, _sum_nll(fine, flat[1][:, 1:], weights.reshape(-1))])
+        drawn, weights = part.drawn
+        hidden, codes = (jnp.take_along_axis(x, drawn[..., None], axis=1) for x in (hidden, batch.codes(codebooks)))
+        flat = hidden.reshape(-1, hidden.shape[-1]), codes.reshape(-1, codebooks)
+        fine = model.depformer(*flat, None if key is None else jax.random.fold_in(key, 2))
+        nll = jnp.concatenate([nll, _sum_nll(fine, flat[1][:, 1:], weights.reshape(-1))])
         nll = nll / jnp.maximum(frames, 1)
         return jnp.mean(nll), nll
 
@@ -126,7 +129,7 @@ def make_train_step(
         key = jax.random.fold_in(jax.random.key(config.training.seed), state.step)
         mel_key, dropout_key = jax.random.split(key)
         drawn = None
-        if codebooks > 1:
+        if config.model.has_depformer:
             fraction = config.training.depformer_fraction
             drawn = drawn_frames(jax.random.fold_in(key, 2), batch.weights, fraction)
         null_mel = null_mel_mask(config.model, mel_key, batch.segment_ids.shape)
@@ -184,6 +187,8 @@ class Scores(NamedTuple):
     """float32 [B, T, K]; nats, of each output codebook."""
     rank: jax.Array
     """int32 [B, T, K]; entries that come before the target when sorted by logit (0: the target came first)."""
+    confidence: jax.Array
+    """float32 [B, T]; probability of the most likely coarse token."""
 
 
 def score_tokens(logits: jax.Array, targets: jax.Array) -> Scores:
@@ -193,7 +198,9 @@ def score_tokens(logits: jax.Array, targets: jax.Array) -> Scores:
     # As argmax decides ties: the lower entry comes first. `not <=` also ranks a target last among nans.
     earlier = jnp.arange(logits.shape[-1]) < targets[..., None]
     ahead = ~(logits <= target_logit) | ((logits == target_logit) & earlier)
-    return Scores(token_nll(logits, targets), jnp.sum(ahead, axis=-1))
+    coarse = logits[..., 0, :]
+    confidence = jnp.exp(jnp.max(coarse, axis=-1) - jax.nn.logsumexp(coarse, axis=-1))
+    return Scores(token_nll(logits, targets), jnp.sum(ahead, axis=-1), confidence)
 
 
 def make_eval_step(config: ModelConfig, graph: nnx.GraphDef, mesh: Mesh, params: nnx.State) -> MeshProgram:
