@@ -224,7 +224,7 @@ def test_activations_are_split_as_the_mesh_splits_them():
     "path",
     [
         pytest.param(path, id=path.stem)
-        for path in sorted(CONFIGS.glob("*.py"))
+        for path in sorted(CONFIGS.glob("[!a]*.py"))  # not the grids of wgpt ablate
         if not read_target(path).startswith("cuda:")  # compiled without the kernel that runs there
     ],
 )

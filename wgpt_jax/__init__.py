@@ -11,6 +11,7 @@ _HOMES = {
     "load_config": "wgpt_jax.config",
     "train": "wgpt_jax.training.loop",
     "evaluate": "wgpt_jax.evaluation",
+    "ablate": "wgpt_jax.ablation.main",
     "export": "wgpt_jax.training.weights",
     "generate": "wgpt_jax.generation",
     "Generator": "wgpt_jax.closed_loop.generator",

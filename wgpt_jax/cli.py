@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from wgpt_jax.ablation.request import AblateArgs
 from wgpt_jax.closed_loop.request import GenerateArgs
 from wgpt_jax.command import guarded, run_command, run_subcommand
 from wgpt_jax.config import Config, Weights, read_config_file
@@ -164,6 +165,17 @@ def demo_command(argv: Sequence[str]) -> int:
     return run_command(demo, DemoArgs, argv, prog="wgpt demo")
 
 
+def ablate_command(argv: Sequence[str]) -> int:
+    """``wgpt ablate``."""
+
+    def main(args: AblateArgs) -> None:
+        from wgpt_jax.ablation.main import ablate_main
+
+        ablate_main(args, argv)
+
+    return run_command(main, AblateArgs, argv, prog="wgpt ablate")
+
+
 def watch_command(argv: Sequence[str]) -> int:
     """``wgpt watch``."""
     from wgpt_jax.watch import watch_command
@@ -184,6 +196,7 @@ COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "train": (train_command, "train a model, or continue a run"),
     "watch": (watch_command, "say where a run stands, also while it trains"),
     "evaluate": (evaluate_command, "score a run on a split of prepared data"),
+    "ablate": (ablate_command, "train and score a grid of inputs, sizes, data sets and seeds"),
     "generate": (generate_command, "generate audio from a run, from nothing or from a prompt"),
     "export": (export_command, "write the weights of a run as safetensors"),
 }

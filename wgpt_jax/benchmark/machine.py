@@ -17,7 +17,7 @@ def describe_machine() -> dict[str, Any]:
     facts = versions().facts
     packages = facts["packages"] | {name: importlib.metadata.version(name) for name in _PACKAGES}
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": available_cores(),
         "load": round(os.getloadavg()[0], 2),
         "python": facts["python"],
@@ -26,7 +26,8 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The model of the CPU, as the system names it."""
     listed = Path("/proc/cpuinfo")
     lines = listed.read_text().splitlines() if listed.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -33,7 +33,7 @@ def versions() -> Section:
     names = sorted({name for each in importlib.metadata.distributions() if (name := each.name).startswith("jax-cuda")})
     installed = {name: found for name in (*_PACKAGES, "libtpu", *names) if (found := _version(name)) is not None}
     section.say("packages", ", ".join(f"{name} {found}" for name, found in installed.items()), packages=installed)
-    ours, commit = _version(_US), _commit()
+    ours, commit = _version(_US), checkout()
     section.say(_US, f"{ours or 'not installed'}{f', commit {commit}' if commit else ''}", wgpt_jax=ours, commit=commit)
     if ours is None:
         section.stop(f"{_US} is not installed, only found on the path; {_pip()}")
@@ -128,7 +128,7 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _commit() -> str | None:
+def checkout() -> str | None:
     """The checkout's commit, ``-dirty`` where files differ from it; None outside a checkout."""
     if not (_ROOT / ".git").exists():
         return None

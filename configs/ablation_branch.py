@@ -1,0 +1,37 @@
+"""How the mel is best read: fusion, and depth, width and reach of the branch, in the fair contest.
+
+    wgpt ablate configs/ablation_branch.py --data piano=DIR --data reading=DIR --workdir runs/ablation_branch
+
+The data needs `tools/prepare_audio.py ... --num-codebooks 4 --mel-sources codec4` (other mels may be there). Every arm
+is arm h of configs/ablation_codebooks.py, four codebooks out with the mel of their own decode, with one thing changed;
+g2 is the same without a mel. Hidden channels make up for what a branch costs, so all arms have the same parameters.
+"""
+
+from wgpt_jax.ablation.arms import CONTEST, variant
+from wgpt_jax.ablation.grid import Ablation, Size, Sweep
+from wgpt_jax.config import Config, LoggingConfig, OptimizerConfig, TrainingConfig
+
+h = CONTEST["h"]
+ablation = Ablation(
+    arms=(
+        CONTEST["g2"],
+        h,
+        variant(h, "h-add", "added instead of concatenated", fusion="add"),
+        variant(h, "h-frame", "no branch: the slice itself", mel_depth=0, mel_kernel=1),
+        variant(h, "h-taps", "no blocks: three slices", mel_depth=0),
+        variant(h, "h-deep", "two blocks", mel_depth=2),
+        variant(h, "h-wide", "twice the channels", mel_width=96),
+        variant(h, "h-dropped", "one slice in ten dropped", mel_dropout=0.1),
+    ),
+    sizes=(Size("2m", 2_000_000, width=128, depth=4, heads=4, mel_width=48),),
+    sweep=Sweep(learning_rates=(4e-3,), embedding_stds=(0.3,), steps=500),
+    steps=1000,
+    batch=8,
+    context=256,
+    seeds=(0,),
+    base=Config(
+        training=TrainingConfig(eval_windows=64),
+        optimizer=OptimizerConfig(warmup=50),
+        logging=LoggingConfig(tensorboard=False),
+    ),
+)

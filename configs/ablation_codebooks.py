@@ -1,0 +1,29 @@
+"""Four codebooks out: one step per frame against four, and what the mel of one's own sound adds.
+
+    wgpt ablate configs/ablation_codebooks.py --data piano=DIR --data reading=DIR --workdir runs/ablation_codebooks
+
+The data needs `tools/prepare_audio.py ... --num-codebooks 4 --mel-sources codec4` (other mels may be there). Total
+bits per second over all four are compared. Arm i takes four steps per frame, so it has a quarter of the batch: equal
+compute, fewer frames.
+
+All arms have 2 M parameters, most of them in the tables and heads of the codebooks. Per data set 16 runs of a sweep
+(500 steps each) and 12 final ones (1000 steps, three seeds), 33 million frames.
+"""
+
+from wgpt_jax.ablation.arms import chosen
+from wgpt_jax.ablation.grid import Ablation, Size, Sweep
+from wgpt_jax.config import Config, LoggingConfig, OptimizerConfig, TrainingConfig
+
+ablation = Ablation(
+    arms=chosen("g", "g2", "h", "i"),
+    sizes=(Size("2m", 2_000_000, width=128, depth=4, heads=4, mel_width=48),),
+    sweep=Sweep(learning_rates=(2e-3, 4e-3), embedding_stds=(0.3, 1.0), steps=500),
+    steps=1000,
+    batch=8,
+    context=256,
+    base=Config(
+        training=TrainingConfig(eval_windows=64),
+        optimizer=OptimizerConfig(warmup=50),
+        logging=LoggingConfig(tensorboard=False),
+    ),
+)

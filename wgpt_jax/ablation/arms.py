@@ -1,0 +1,58 @@
+"""The arms of the experiment: ways to feed the model, and ways to predict several codebooks."""
+
+import dataclasses
+from typing import Any
+
+from wgpt_jax.ablation.grid import Arm
+from wgpt_jax.mel_sources import ORIGINAL
+
+CODEBOOKS = 4
+"""Codebooks of the arms that read or predict several."""
+_SUMMED = {"input_codebooks": CODEBOOKS}
+_OUT = {"output_codebooks": CODEBOOKS}
+
+INPUTS: dict[str, Arm] = {
+    arm.name: arm
+    for arm in (
+        Arm("a", "coarse token", {}, keep_checkpoints=True),
+        Arm("b", f"{CODEBOOKS} codebooks summed", _SUMMED),
+        Arm("c", "mel of the original", {}, mel=ORIGINAL),
+        Arm("d", "mel of the 1-codebook decode", {}, mel="codec1", keep_checkpoints=True),
+        Arm("e", f"mel of the {CODEBOOKS}-codebook decode", {}, mel=f"codec{CODEBOOKS}"),
+        Arm("f", "latent before quantisation", {}, mel="latent"),
+        Arm("c'", "centred mel (leaks)", {}, mel="centred", leaks=True),
+    )
+}
+"""The ladder of inputs; all predict the coarse token."""
+
+CONTEST: dict[str, Arm] = {
+    arm.name: arm
+    for arm in (
+        Arm("g", "codebooks summed, delay", _SUMMED | _OUT | {"pattern": "delay"}, keep_checkpoints=True),
+        Arm("g2", "codebooks summed, depth", _SUMMED | _OUT | {"pattern": "depth"}, keep_checkpoints=True),
+        Arm(
+            "h",
+            "codebooks summed and their own mel, depth",
+            _SUMMED | _OUT | {"pattern": "depth"},
+            mel=f"codec{CODEBOOKS}",
+            keep_checkpoints=True,
+        ),
+        Arm("i", "flattened, equal compute", _OUT | {"pattern": "flat"}, batch_divisor=CODEBOOKS),
+    )
+}
+"""The contest at several codebooks out; the total over all of them is compared."""
+
+
+def chosen(*names: str) -> tuple[Arm, ...]:
+    """Arms by name, in that order."""
+    return tuple((INPUTS | CONTEST)[name] for name in names)
+
+
+def kept(arm: Arm) -> Arm:
+    """The arm with its checkpoints kept."""
+    return dataclasses.replace(arm, keep_checkpoints=True)
+
+
+def variant(arm: Arm, name: str, change: str, **model: Any) -> Arm:
+    """An arm with keys of its model changed, and a title that says how."""
+    return dataclasses.replace(arm, name=name, title=f"{arm.title}; {change}", model={**arm.model, **model})

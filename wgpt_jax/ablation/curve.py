@@ -1,0 +1,75 @@
+"""NLL as a function of the number of parameters, fitted to a few sizes, and its inverse."""
+
+import dataclasses
+
+import numpy as np
+
+_SLOWEST, _FASTEST = 0.01, 4.0
+"""Exponents c between which the best is sought; at the slow end the curve is a line in log N."""
+_GOLDEN = (np.sqrt(5) - 1) / 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Curves:
+    """Fits to several samples of the same sizes: a + b * (N / scale)^-c each; a - b * log(N / scale) where c is 0."""
+
+    a: np.ndarray
+    b: np.ndarray
+    c: np.ndarray
+    scale: float
+    form: str
+    """In words."""
+
+    def at(self, sizes: np.ndarray) -> np.ndarray:
+        """NLL [R, sizes]."""
+        logs = np.log(np.asarray(sizes, float) / self.scale)
+        c = self.c[:, None]
+        return self.a[:, None] + self.b[:, None] * np.where(c == 0, -logs, np.exp(-c * logs))
+
+    def size_at(self, nll: np.ndarray) -> np.ndarray:
+        """The size [R] at which each curve has an NLL [R].
+
+        Infinite where none is large enough, nan where the curve does not fall.
+        """
+        excess = np.asarray(nll, float) - self.a
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            power = np.where(excess > 0, (excess / self.b) ** (-1 / np.where(self.c == 0, 1, self.c)), np.inf)
+            size = self.scale * np.where(self.c == 0, np.exp(-excess / self.b), power)
+        return np.where(self.b > 0, size, np.nan)
+
+
+def fit_curves(sizes: np.ndarray, nll: np.ndarray) -> Curves:
+    """Least squares of a + b * N^-c, or of a line in log N where there are fewer than four sizes.
+
+    For a given c the best a and b are those of a straight line; c is found on a grid, then by golden section.
+
+    Args:
+        sizes: parameters [K], K at least 2.
+        nll: nats [R, K]: R samples of the same sizes.
+    """
+    scale = float(np.exp(np.log(sizes).mean()))
+    logs, nll = np.log(sizes / scale), np.atleast_2d(nll)
+    if len(sizes) < 4:
+        a, b, _ = _line(np.broadcast_to(-logs, nll.shape), nll)
+        return Curves(a, b, np.zeros(len(nll)), scale, f"a line in log N through {len(sizes)} sizes")
+
+    def errors(c: np.ndarray) -> np.ndarray:
+        return _line(np.exp(-c[:, None] * logs), nll)[2]
+
+    grid = np.geomspace(_SLOWEST, _FASTEST, 120)
+    best = np.argmin([errors(np.full(len(nll), c)) for c in grid], axis=0)
+    low, high = grid[np.maximum(best - 1, 0)], grid[np.minimum(best + 1, len(grid) - 1)]
+    for _ in range(60):
+        left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
+        lower = errors(left) < errors(right)
+        low, high = np.where(lower, low, left), np.where(lower, right, high)
+    c = (low + high) / 2
+    a, b, _ = _line(np.exp(-c[:, None] * logs), nll)
+    return Curves(a, b, c, scale, f"a + b * N^-c through {len(sizes)} sizes")
+
+
+def _line(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Intercepts, slopes and squared errors [R] of straight lines through points [R, K]."""
+    dx, dy = x - x.mean(axis=1, keepdims=True), y - y.mean(axis=1, keepdims=True)
+    slope = (dx * dy).sum(axis=1) / (dx * dx).sum(axis=1)
+    return y.mean(axis=1) - slope * x.mean(axis=1), slope, ((dy - slope[:, None] * dx) ** 2).sum(axis=1)

@@ -1,0 +1,149 @@
+"""``summary.md`` and its figures: rewritten after each final run."""
+
+import os
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from wgpt_jax.ablation.analysis import Estimate, Row, final_runs, mean_over_seeds, multiplier, paired_difference
+from wgpt_jax.ablation.grid import Ablation, Arm, Size
+from wgpt_jax.ablation.plots import plot_curves, plot_parameters
+from wgpt_jax.ablation.runs import sweep_scores
+
+SUMMARY_NAME = "summary.md"
+_RUNS = ("arm", "input", "parameters", "seeds", "NLL", "over seeds", "bits/s", "top-1 %", "minus {}", "interval")
+
+
+def write_summary(ablation: Ablation, rows: Sequence[Row], work: Path) -> None:
+    """Writes tables and figures of what there is so far.
+
+    Args:
+        ablation: the grid.
+        rows: of its experiment.
+        work: folder that they are written into.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    lines = [f"# {ablation.name}", "", _said(ablation), ""]
+    for data in dict.fromkeys(row["data"] for row in final_runs(rows)):
+        lines += [f"## {data}", ""]
+        for size in ablation.sizes:
+            arms = _by_arm(ablation, final_runs(rows, data=data, size=size.name))
+            if not arms:
+                continue
+            figure = f"curves-{data}-{size.name}.png"
+            plot_curves(_labelled(arms), f"{data}, {size.name}: validation", work / figure)
+            lines += [f"### {size.name}", "", *_table(arms), "", *_tuned(ablation, rows, arms, data, size), ""]
+            lines += [f"![learning curves]({figure})", ""]
+        arms = _by_arm(ablation, final_runs(rows, data=data))
+        figure = f"parameters-{data}.png"
+        plot_parameters(_labelled(arms), f"{data}: test", work / figure)
+        lines += [f"![NLL against parameters]({figure})", "", *_multipliers(arms)]
+    failed = [row for row in rows if row["kind"] == "failed"]
+    if failed:
+        lines += ["## Runs that failed", ""]
+        lines += [f"- {row['data']}, {row['arm']}, {row['size']}, {row['stage']}: {row['reason']}" for row in failed]
+    temporary = work / f"{SUMMARY_NAME}.tmp"
+    temporary.write_text("\n".join(lines).rstrip() + "\n")
+    os.replace(temporary, work / SUMMARY_NAME)
+
+
+def baseline(arm: Arm, arms: Sequence[Arm]) -> Arm | None:
+    """What an arm is compared with: the first token-only arm that predicts as many codebooks; None if it is that."""
+    for other in arms:
+        if not other.hybrid and _out(other) == _out(arm):
+            return None if other == arm else other
+    return None
+
+
+def _out(arm: Arm) -> int:
+    return arm.model.get("output_codebooks", 1)
+
+
+def _said(ablation: Ablation) -> str:
+    where = "on each data set" if ablation.sweep_per_data else "on the first data set, for all"
+    return (
+        f"{ablation.steps} steps of {ablation.batch} windows of {ablation.context} frames for every arm. NLL in nats "
+        "per frame over all predicted codebooks, on the test split. Each arm's learning rate and embedding_std are the "
+        f"best of its sweep {where} ({ablation.sweep.steps} steps, seed {ablation.sweep.seed}, validation split). "
+        "Intervals hold 95 %: of a mean, Student's over seeds; of a difference, the bootstrap's over documents and "
+        "seeds, paired."
+    )
+
+
+def _by_arm(ablation: Ablation, rows: Sequence[Row]) -> dict[Arm, list[Row]]:
+    found = {arm.name: (arm, final_runs(rows, arm=arm.name)) for arm in ablation.arms}
+    return {name: rows for name, rows in found.values() if rows}
+
+
+def _labelled(arms: dict[Arm, list[Row]]) -> dict[str, list[Row]]:
+    return {f"{arm.name}: {arm.title}": rows for arm, rows in arms.items()}
+
+
+def _table(arms: dict[Arm, list[Row]]) -> list[str]:
+    bases = {arm: baseline(arm, list(arms)) for arm in arms}
+    names = "/".join(dict.fromkeys(base.name for base in bases.values() if base)) or "baseline"
+    heads = [head.format(names) for head in _RUNS]
+    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
+    for arm, rows in arms.items():
+        nll = mean_over_seeds(rows)
+        bits, top1 = (
+            statistics.fmean(row["evaluation"][key] for row in rows) for key in ("total_bits_per_second", "top1")
+        )
+        difference = _difference(rows, arms.get(bases[arm]))
+        cells = [
+            arm.name,
+            arm.title,
+            f"{rows[0]['parameters']:,}",
+            str(nll.seeds),
+            f"{nll.value:.4f}",
+            _interval(nll),
+            f"{bits:.1f}",
+            f"{100 * top1:.2f}",
+            "" if difference is None else f"{difference.value:+.4f}",
+            "" if difference is None else _interval(difference),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _difference(rows: Sequence[Row], base: Sequence[Row] | None) -> Estimate | None:
+    if base is None or not {row["seed"] for row in rows} & {row["seed"] for row in base}:
+        return None
+    return paired_difference(rows, base)
+
+
+def _interval(estimate: Estimate) -> str:
+    return "" if estimate.low is None else f"{estimate.low:.4f} to {estimate.high:.4f}"
+
+
+def _tuned(ablation: Ablation, rows: Sequence[Row], arms: dict[Arm, list[Row]], data: str, size: Size) -> list[str]:
+    """What each arm's sweep chose, and where from."""
+    lines = []
+    for arm, runs in arms.items():
+        points = len(ablation.sweep_of(arm).points)
+        where = data if ablation.sweep_per_data else next(row["data"] for row in rows)
+        scores = sweep_scores((where, arm.name, ablation.tuning_size(size).name), rows)
+        spread = [nll for nll in scores.values() if nll is not None]
+        told = f"; validation NLL {min(spread):.4f} to {max(spread):.4f}" if len(spread) > 1 else ""
+        at = f", at {size.tuned_at}, learning rate by the root of the widths" if size.tuned_at else ""
+        chosen = f"learning rate {runs[0]['learning_rate']:g}, embedding_std {runs[0]['embedding_std']:g}"
+        lines.append(f"- {arm.name}: {chosen}, best of {points}{at}{told}")
+    return lines
+
+
+def _multipliers(arms: dict[Arm, list[Row]]) -> list[str]:
+    """What every arm is worth in parameters of the token-only arm, where that has several sizes."""
+    lines = []
+    for arm, rows in arms.items():
+        base = baseline(arm, list(arms))
+        if base is None or len({row["size"] for row in arms[base]}) < 2:
+            continue
+        for size in dict.fromkeys(row["size"] for row in rows):
+            worth = multiplier(arms[base], final_runs(rows, size=size))
+            lines.append(f"| {arm.name} | {size} | {worth} | {worth.curve} |")
+    if not lines:
+        return []
+    said = "Effective parameter multiplier: parameters of the token-only arm with the same NLL, over the arm's own."
+    return [said, "", "| arm | size | multiplier | fitted |", "|---|---|---|---|", *lines, ""]

@@ -1,0 +1,100 @@
+"""One run in a process of its own: trained as by ``wgpt train``, scored as by ``wgpt evaluate``, told in a row.
+
+The process ends with the one that started it, however that ends: it holds the other end of its standard input.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from wgpt_jax.command import guarded
+from wgpt_jax.errors import WorkError
+
+SPEC_NAME, ROW_NAME = "ablation.json", "row.json"
+STOPPED = 75
+"""Exit code of a run that was asked to stop, and was saved."""
+
+
+def main(run: Path) -> int:
+    """Does what ``ablation.json`` in a run's folder says, and leaves ``row.json`` there."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    spec = json.loads((run / SPEC_NAME).read_text())
+    if spec["cores"] is not None:
+        os.sched_setaffinity(0, spec["cores"])  # before JAX counts them
+    stopped = False
+
+    def work() -> None:
+        nonlocal stopped
+        row = _run(run, spec)
+        stopped = row is None
+        if row is not None:
+            temporary = run / f"{ROW_NAME}.tmp"
+            temporary.write_text(json.dumps(row))
+            os.replace(temporary, run / ROW_NAME)
+
+    code = guarded(work)
+    return STOPPED if stopped else code
+
+
+def _end_with_parent() -> None:
+    # Not sys.stdin: a thread that holds its lock while the interpreter ends is fatal.
+    while os.read(0, 1):
+        pass
+    os.killpg(os.getpgid(0), signal.SIGKILL)
+
+
+def _run(run: Path, spec: dict[str, Any]) -> dict[str, Any] | None:
+    """The row of a run; None if it was asked to stop."""
+    from wgpt_jax.ablation.groups import by_group
+    from wgpt_jax.ablation.record import curve_of, machine, train_seconds
+    from wgpt_jax.config import config_from_dict
+    from wgpt_jax.doctor.machine import checkout
+    from wgpt_jax.evaluation import evaluate
+    from wgpt_jax.runs import RunFolder, read_run
+    from wgpt_jax.training.loop import train
+
+    config, folder = config_from_dict(spec["config"]), RunFolder(run)
+    if train(config, spec["data_folder"], run) < config.training.steps:
+        return None
+    done = evaluate(run, spec["data_folder"], spec["row"]["split"], mel=spec["mel"] or "all", progress=False)
+    if done.summary["total_nll"] != done.summary["total_nll"]:
+        raise WorkError("the trained model's NLL is not a number")
+    info = read_run(run)
+    evaluation = {key: value for key, value in done.summary.items() if key not in ("run", "data")}
+    documents = done.scores.documents.items()
+    return spec["row"] | {
+        "config": spec["config"],
+        "parameters": sum(info.parameters.values()),
+        "parameters_by_group": by_group(info.parameters),
+        "steps": config.training.steps,
+        "frames": config.training.steps * config.training.batch * config.data.context,
+        "train_seconds": train_seconds(folder.metrics),
+        "step": done.summary["step"],
+        "evaluation": evaluation,
+        "documents": [[name, of.frames, of.nll, of.total_nll] for name, of in sorted(documents)],
+        "curve": curve_of(folder.metrics),
+        "causality": _causality(run) if spec["causality"] else None,
+        "machine": machine(),
+        "commit": checkout(),
+        "versions": info.versions,
+    }
+
+
+def _causality(run: Path) -> str:
+    """What the proof of causality says of a run, in its last line."""
+    command = [sys.executable, "-m", "wgpt_jax.verify", "--run", str(run)]
+    # On the CPU: the run's own process has the accelerator's memory.
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=environment)
+    print(done.stdout + done.stderr, flush=True)
+    said = (done.stderr if done.returncode else done.stdout).strip().splitlines()
+    return said[-1] if said else f"verify_causality ended with exit code {done.returncode}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
