@@ -7,7 +7,8 @@ original,codec1,codec4,latent,centred`. Arm c' leaks on purpose: it says what a 
 
 All arms have 0.5 M parameters at one width, so that four embedding tables (arm b) leave room for MLPs. 28 runs of a
 sweep (400 steps each, on the first data set, for both) and per data set 21 final ones (1000 steps, three seeds): 109
-million frames for two data sets. An accelerator takes more of everything: `--sizes 4m --batch 64 --context 1024 --steps 10000 --tune-steps 3000 --eval-every 1000`.
+million frames for two data sets. An accelerator takes more of everything: `--sizes 4m --batch 64 --context 1024
+--steps 10000 --tune-steps 3000 --eval-every 1000`.
 """
 
 from wgpt_jax.ablation.arms import chosen

@@ -38,7 +38,7 @@ losses = {}
 for inputs, extra in (
     ("tokens", {"dropout": 0.1}),
     ("hybrid", {"dropout": 0.1, "mel_dropout": 0.2}),
-    ("hybrid2", {"mel_dropout": 0.2, "output_codebooks": 2}),
+    ("hybrid2", {"mel_dropout": 0.2, "output_codebooks": 2, "input_codebooks": 2}),
 ):
     for name, shape in meshes.items():
         parts = 2 if name.endswith("parts") else 1

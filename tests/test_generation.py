@@ -75,7 +75,8 @@ def data(audio, codec_folder, tmp_path_factory) -> Path:
 
 
 def config_of(inputs: str, codebooks: int) -> Config:
-    model = {"vocabulary": VOCABULARY, "mel_bands": 64, "output_codebooks": codebooks, "embedding_std": 1.0}
+    model = {"vocabulary": VOCABULARY, "mel_bands": 64, "embedding_std": 1.0}
+    model |= {"input_codebooks": codebooks, "output_codebooks": codebooks}
     mix = {f"codec{codebooks}": 1.0}
     return tiny_config(inputs, model=model, data={"context": 24, "mel_mix": mix})
 

@@ -146,6 +146,8 @@ def unrolled(monkeypatch):
         {"inputs": "hybrid", "fusion": "add"},
         {"inputs": "hybrid", "mel_depth": 0},
         {"inputs": "hybrid", "output_codebooks": 4},
+        {"inputs": "tokens", "output_codebooks": 4, "input_codebooks": 4, "pattern": "delay"},
+        {"inputs": "tokens", "output_codebooks": 2, "pattern": "flat"},
     ],
 )
 def test_the_forward_pass_has_the_flops_that_xla_counts(model, unrolled):

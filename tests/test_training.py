@@ -252,9 +252,18 @@ def test_drawn_frames_stand_for_all_of_their_window():
     np.testing.assert_array_equal(counts, weights[rows, frames], "all are drawn: each stands for itself")
 
 
-def test_logged_nll_of_each_codebook_is_that_of_the_models_logits(run, tmp_path):
+@pytest.mark.parametrize(
+    ("inputs", "model"),
+    [
+        ("hybrid", {}),
+        ("hybrid", {"input_codebooks": 2}),
+        ("tokens", {"pattern": "delay", "input_codebooks": 2}),
+        ("tokens", {"pattern": "flat"}),
+    ],
+)
+def test_logged_nll_of_each_codebook_is_that_of_the_models_logits(inputs, model, run, tmp_path):
     index = markov_dataset(tmp_path / "data", train=10, frames=(10, 60), max_frames=24)
-    config = tiny_config(model={"output_codebooks": 2}, training={"steps": 1, "eval_every": 0})
+    config = tiny_config(inputs, model=model | {"output_codebooks": 2}, training={"steps": 1, "eval_every": 0})
     train(config, tmp_path / "data", tmp_path / "run")
     (row,) = read_metrics(tmp_path / "run/metrics.jsonl")
 
@@ -386,6 +395,10 @@ def test_data_of_another_codec_or_mel_is_refused(data, run, tmp_path, what):
         (
             {"output_codebooks": 3},
             r"output_codebooks is 3, but .* has 2; .* more --num-codebooks, or set --model\.output-codebooks 2$",
+        ),
+        (
+            {"input_codebooks": 3},
+            r"input_codebooks is 3, but .* has 2; .* more --num-codebooks, or set --model\.input-codebooks 2$",
         ),
     ],
 )
