@@ -497,3 +497,16 @@ def test_prompts_that_do_not_fit_are_refused_by_the_api(runs, frames, codebooks,
     prompt = Prompt(np.zeros(samples, np.float32), np.zeros((frames, codebooks), np.int16))
     with pytest.raises(RequestError, match=message):
         next(Generator(runs["hybrid2"]).stream(7, sampling=make_sampling(vocabulary=64), prompt=prompt))
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        ({"output_codebooks": 2, "input_codebooks": 2, "pattern": "delay"}, "generate from a run with model.pattern depth"),
+        ({"input_codebooks": 2}, "reads 2 codebooks and predicts 1: .* --model.output-codebooks 2"),
+    ],
+)
+def test_a_run_that_cannot_go_on_from_its_own_tokens_says_so(data, tmp_path, model, says):
+    config = tiny_config("tokens", model={"vocabulary": VOCABULARY, "mel_bands": 64} | model)
+    with pytest.raises(RequestError, match=says):
+        Generator(untrained(config, data, tmp_path / "run"))

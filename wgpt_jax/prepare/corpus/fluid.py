@@ -59,11 +59,21 @@ def midi_bytes(parts: Sequence[Part]) -> bytes:
                     bend = 8192 - 1200 * (5 - step)
                     message = bytes([0xE0 | channel, bend & 0x7F, bend >> 7])
                     events.append((start + round(step * 0.016 * TICKS_PER_SECOND), 4, message))
+    ordered = sorted(events, key=lambda event: event[:2])
+    return midi_file([(tick, message) for tick, _, message in ordered], ordered[-1][0] if ordered else 0)
+
+
+def midi_file(events: Sequence[tuple[int, bytes]], end: int) -> bytes:
+    """A format-0 Standard MIDI File.
+
+    Args:
+        events: tick (960 a second, ascending) and channel message.
+        end: tick at which the track ends, at or after the last event's.
+    """
     track, now = bytearray(), 0
-    for tick, _, message in sorted(events, key=lambda event: event[:2]):
+    for tick, message in [*events, (end, b"\xff\x2f\x00")]:
         track += variable_length(tick - now) + message
         now = tick
-    track += b"\x00\xff\x2f\x00"
     return (
         b"MThd" + struct.pack(">IHHH", 6, 0, 1, TICKS_PER_SECOND // 2) + b"MTrk" + struct.pack(">I", len(track)) + track
     )
@@ -75,10 +85,24 @@ def render_fluidsynth(parts: Sequence[Part], seconds: float, rate: int) -> np.nd
     Raises:
         WorkError: FluidSynth failed or wrote no audio.
     """
+    return play_midi(midi_bytes(parts), rate)[: round(seconds * rate)]
+
+
+def play_midi(data: bytes, rate: int, gain: float = 0.6) -> np.ndarray:
+    """Plays a MIDI file with FluidSynth; returns float32 mono ``[n]`` at ``rate`` Hz, from its start to its end.
+
+    Args:
+        data: the file.
+        rate: sampling rate in Hz.
+        gain: FluidSynth's own, linear.
+
+    Raises:
+        WorkError: FluidSynth failed or wrote no audio.
+    """
     with tempfile.TemporaryDirectory() as folder:
         score, wave = Path(folder) / "score.mid", Path(folder) / "audio.wav"
-        score.write_bytes(midi_bytes(parts))
-        flags = ["-ni", "-q", "-o", "synth.dynamic-sample-loading=1", "-g", "0.6", "-r", str(rate), "-F", str(wave)]
+        score.write_bytes(data)
+        flags = ["-ni", "-q", "-o", "synth.dynamic-sample-loading=1", "-g", str(gain), "-r", str(rate), "-F", str(wave)]
         command = ["fluidsynth", *flags, str(find_sound_font()), str(score)]
         done = subprocess.run(command, capture_output=True, text=True)
         if not wave.is_file():
@@ -86,4 +110,4 @@ def render_fluidsynth(parts: Sequence[Part], seconds: float, rate: int) -> np.nd
         audio, _ = soundfile.read(wave, dtype="float32", always_2d=True)
     if len(audio) == 0:
         raise WorkError(f"fluidsynth wrote an empty file: {done.stderr.strip()[-200:]}")
-    return audio[: round(seconds * rate)].mean(axis=1)
+    return audio.mean(axis=1)

@@ -1,25 +1,20 @@
 """Makes a corpus: plans the clips, renders the missing ones on all cores, writes them as FLAC."""
 
-import os
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from tqdm import tqdm
 
 from wgpt_jax.errors import RequestError, WorkError
 from wgpt_jax.prepare.corpus import babble, synth, voices
 from wgpt_jax.prepare.corpus.augment import augment
 from wgpt_jax.prepare.corpus.composer import Composer, compose
+from wgpt_jax.prepare.corpus.files import SAMPLE_RATE, check_folder, run_jobs, write_flac
 from wgpt_jax.prepare.corpus.fluid import render_fluidsynth
 from wgpt_jax.prepare.corpus.plan import Clip, choose_engines, draw_voice, plan_clips
 from wgpt_jax.prepare.corpus.text import passage, read_sentences
-
-SAMPLE_RATE = 24_000
 
 
 @dataclass(frozen=True)
@@ -63,43 +58,26 @@ def make_corpus(
     """
     if not hours > 0:
         raise RequestError(f"--hours {hours}: it must be above 0")
-    if out.exists() and not out.is_dir():
-        raise RequestError(f"{out} is a file; the corpus needs a folder")
+    check_folder(out)
     engines = choose_engines(engine, kind)
     read_sentences(books)
     clips = [clip for name, chosen in engines.items() for clip in plan_clips(name, chosen, hours, seed)]
     missing = [clip for clip in clips if not (out / clip.path).is_file()]
-    workers = min(workers or len(os.sched_getaffinity(0)), max(1, len(missing)))
     jobs = [(out, clip, books) for clip in missing]
     made = 0.0
     with tqdm(total=len(clips), initial=len(clips) - len(jobs), unit="clip", disable=not progress) as bar:
-        for seconds in _run(jobs, workers):
+        for seconds in run_jobs(_make_clip, jobs, workers, chunk=4):
             made += seconds
             bar.update()
             bar.set_postfix_str(f"{made / 3600:.2f} h")
     return CorpusSummary(engines, len(clips), len(missing), made / 3600)
 
 
-def _run(jobs: list[tuple[Path, Clip, Path | None]], workers: int) -> Iterator[float]:
-    if workers == 1:
-        yield from map(_make_clip, jobs)
-        return
-    with ProcessPoolExecutor(workers) as pool:
-        try:
-            yield from pool.map(_make_clip, jobs, chunksize=4)
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
 def _make_clip(job: tuple[Path, Clip, Path | None]) -> float:
-    """Renders one clip and writes it under its final name only when it is complete; returns its seconds."""
+    """Renders and writes one clip; returns its seconds."""
     out, clip, books = job
     audio = render_clip(clip, books)
-    target = out / clip.path
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    soundfile.write(partial, audio, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-    partial.replace(target)
+    write_flac(out / clip.path, audio)
     return len(audio) / SAMPLE_RATE
 
 

@@ -4,6 +4,7 @@ import io
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,34 +106,41 @@ class Voice:
         return f"{self.program}-{self.name}-s{self.speed}-p{self.pitch}".replace("+", "-").lower()
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, flite: bool) -> "Voice":
-        """Draws a speaker; ``flite`` allows that program's recorded voices."""
+    def draw(cls, rng: np.random.Generator, flite: bool, variants: Sequence[str] = VARIANTS) -> "Voice":
+        """Draws a speaker among espeak-ng's ``variants``; ``flite`` allows that program's recorded voices."""
         if flite and rng.random() < 0.4:
             name = str(rng.choice(FLITE_VOICES))
             base = {"rms": 100, "slt": 170, "awb": 125, "kal16": 105}[name]
             return cls("flite", name, int(rng.integers(125, 200)), int(base * rng.uniform(0.8, 1.25)))
         language = str(rng.choice(FOREIGN if rng.random() < 0.2 else ACCENTS))
         return cls(
-            "espeak", f"{language}+{rng.choice(VARIANTS)}", int(rng.integers(120, 210)), int(rng.integers(25, 80))
+            "espeak", f"{language}+{rng.choice(variants)}", int(rng.integers(120, 210)), int(rng.integers(25, 80))
         )
 
 
-def speak(voice: Voice, text: str, rate: int) -> np.ndarray:
+def speak(voice: Voice, text: str, rate: int, amplitude: int = 100) -> np.ndarray:
     """Reads ``text`` aloud; returns float32 mono ``[n]`` at ``rate`` Hz, its peak at or below 1.
+
+    Args:
+        voice: who reads.
+        text: what.
+        rate: sampling rate in Hz.
+        amplitude: espeak-ng's, of 200; at its default some voices are clipped.
 
     Raises:
         WorkError: the program failed or stayed silent.
     """
-    audio, native = _flite(voice, text) if voice.program == "flite" else _espeak(voice, text)
+    audio, native = _flite(voice, text) if voice.program == "flite" else _espeak(voice, text, amplitude)
     if len(audio) < native // 4 or not np.abs(audio).max() > 0:
         raise WorkError(f"{voice.program} said nothing with voice {voice.name}; is that voice installed?")
     common = np.gcd(rate, native)
     return scipy.signal.resample_poly(audio, rate // common, native // common).astype(np.float32)
 
 
-def _espeak(voice: Voice, text: str) -> tuple[np.ndarray, int]:
+def _espeak(voice: Voice, text: str, amplitude: int) -> tuple[np.ndarray, int]:
     # The text goes in by stdin: as an argument, one that starts with "-" would be taken for a flag.
     command = ["espeak-ng", "--stdin", "--stdout", "-v", voice.name, "-s", str(voice.speed), "-p", str(voice.pitch)]
+    command += ["-a", str(amplitude)]
     wave = subprocess.run(command, input=text.encode(), capture_output=True).stdout
     if len(wave) <= 44:
         return np.zeros(0, np.float32), 22050
