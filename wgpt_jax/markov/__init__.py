@@ -1,0 +1,1 @@
+"""Sources of known entropy: what no model can beat, and a good one must reach."""
