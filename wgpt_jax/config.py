@@ -100,7 +100,6 @@ class ModelConfig:
     remat: Literal["none", "dots", "full"] = "none"
     """What a block recomputes in the backward pass: nothing, all but matrix products and attention, everything."""
 
-
     @property
     def has_depformer(self) -> bool:
         """Whether a depth transformer predicts the codebooks above the first."""
@@ -269,7 +268,11 @@ def _pattern_rules(m: ModelConfig) -> list[tuple[str, bool, str]]:
     read = {"delay": m.output_codebooks, "flat": 1}[m.pattern]
     return [
         ("pattern", m.output_codebooks > 1, f"{m.pattern} orders several codebooks; model.output_codebooks is 1"),
-        ("inputs", m.inputs == "tokens", f"no mel with the {m.pattern} pattern: a frame is complete too late to hear it"),
+        (
+            "inputs",
+            m.inputs == "tokens",
+            f"no mel with the {m.pattern} pattern: a frame is complete too late to hear it",
+        ),
         ("input_codebooks", m.input_codebooks == read, f"is {m.input_codebooks}, must be {read} with {m.pattern}"),
     ]
 

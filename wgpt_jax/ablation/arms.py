@@ -48,11 +48,6 @@ def chosen(*names: str) -> tuple[Arm, ...]:
     return tuple((INPUTS | CONTEST)[name] for name in names)
 
 
-def kept(arm: Arm) -> Arm:
-    """The arm with its checkpoints kept."""
-    return dataclasses.replace(arm, keep_checkpoints=True)
-
-
 def variant(arm: Arm, name: str, change: str, **model: Any) -> Arm:
     """An arm with keys of its model changed, and a title that says how."""
     return dataclasses.replace(arm, name=name, title=f"{arm.title}; {change}", model={**arm.model, **model})

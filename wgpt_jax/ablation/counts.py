@@ -10,9 +10,6 @@ from wgpt_jax.ablation.grid import Ablation, Arm, Size
 from wgpt_jax.config import Config
 from wgpt_jax.errors import RequestError, WorkError
 
-PROMISE = 0.03
-"""Largest relative difference between the arms of a size."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Sized:

@@ -16,6 +16,7 @@ from wgpt_jax.ablation.request import AblateArgs, parse_data
 from wgpt_jax.ablation.results import Results
 from wgpt_jax.ablation.runs import all_runs, select
 from wgpt_jax.ablation.scheduler import Scheduler
+from wgpt_jax.ablation.summary import SUMMARY_NAME
 from wgpt_jax.ablation.table import format_counts, format_runs, frames_of
 from wgpt_jax.data.index import load_index
 from wgpt_jax.errors import WorkError
@@ -119,6 +120,7 @@ def ablate(
             results = Results(work)  # now that nobody else writes it
             scheduler = Scheduler(ablation, runs, sized, folders, fingerprints, results, divided, command, retry, quiet)
             failed = scheduler.run_all()
+        tell(f"results in {results.path}, tables and figures in {work / SUMMARY_NAME}")
     return {
         "experiment": ablation.name,
         "results": str(results.path),

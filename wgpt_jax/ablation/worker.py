@@ -4,6 +4,7 @@ The process ends with the one that started it, however that ends: it holds the o
 """
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -62,8 +63,8 @@ def _run(run: Path, spec: dict[str, Any]) -> dict[str, Any] | None:
     if train(config, spec["data_folder"], run) < config.training.steps:
         return None
     done = evaluate(run, spec["data_folder"], spec["row"]["split"], mel=spec["mel"] or "all", progress=False)
-    if done.summary["total_nll"] != done.summary["total_nll"]:
-        raise WorkError("the trained model's NLL is not a number")
+    if not math.isfinite(done.summary["total_nll"]):
+        raise WorkError("the trained model's NLL is not a finite number")
     info = read_run(run)
     evaluation = {key: value for key, value in done.summary.items() if key not in ("run", "data")}
     documents = done.scores.documents.items()

@@ -1,0 +1,139 @@
+"""What the rows say together, against closed forms: means, paired differences, known curves and multipliers."""
+
+import math
+
+import numpy as np
+import pytest
+
+from wgpt_jax.ablation.analysis import final_runs, mean_over_seeds, multiplier, paired_difference
+from wgpt_jax.ablation.curve import fit_curves
+
+SIZES = np.array([5e5, 1e6, 2e6, 4e6, 1e7])
+A, B, C = 2.0, 40.0, 0.3
+
+
+def power(sizes):
+    return A + B * np.asarray(sizes, float) ** -C
+
+
+def run(arm="a", *, nll, seed=0, parameters=1_000_000, frames=(100, 200, 300), fine=0.0, **fields) -> dict:
+    """A row whose documents have ``nll`` nats per frame (one number, or one per document), and ``fine`` above it."""
+    per_frame = np.broadcast_to(nll, len(frames))
+    documents = [[f"d{i}", n, n * x, n * (x + fine)] for i, (n, x) in enumerate(zip(frames, per_frame, strict=True))]
+    row = {"kind": "run", "stage": "final", "arm": arm, "seed": seed, "parameters": parameters, "documents": documents}
+    return row | {"size": str(parameters)} | fields
+
+
+def test_the_mean_over_seeds_has_student_s_interval():
+    rows = [run(nll=value, seed=seed) for seed, value in enumerate((3.0, 3.2, 3.7))]
+    found = mean_over_seeds(rows)
+    assert (found.value, found.seeds, found.documents) == (pytest.approx(3.3), 3, 3)
+    half = 4.302653 * np.std([3.0, 3.2, 3.7], ddof=1) / math.sqrt(3)  # t of 2 degrees of freedom, from a table
+    assert (found.low, found.high) == (pytest.approx(3.3 - half, abs=1e-5), pytest.approx(3.3 + half, abs=1e-5))
+    assert mean_over_seeds(rows[:1]).low is None
+
+
+def test_the_mean_weighs_documents_by_their_frames_and_all_codebooks_where_asked():
+    row = run(nll=(1.0, 2.0, 6.0), fine=0.5)
+    assert mean_over_seeds([row], total=False).value == pytest.approx((100 + 400 + 1800) / 600)
+    assert mean_over_seeds([row]).value == pytest.approx((100 + 400 + 1800) / 600 + 0.5)
+
+
+def test_a_paired_difference_leaves_out_what_documents_and_seeds_share():
+    rng = np.random.default_rng(0)
+    frames = tuple(rng.integers(50, 500, 40))
+    hard, luck = rng.normal(3, 2, 40), rng.normal(0, 1, 3)
+    first = [run("c", nll=hard + luck[seed] - 0.1, seed=seed, frames=frames) for seed in range(3)]
+    second = [run("a", nll=hard + luck[seed], seed=seed, frames=frames) for seed in range(3)]
+    found = paired_difference(first, second)
+    assert (found.value, found.low, found.high) == pytest.approx((-0.1, -0.1, -0.1))
+    assert found.decided and found.seeds == 3 and found.documents == 40
+
+
+def test_the_interval_of_a_difference_is_about_that_of_the_normal_theory():
+    """Of one seed and many equal documents: the standard error of a mean."""
+    rng = np.random.default_rng(1)
+    noise, frames = rng.normal(0, 0.3, 400), (100,) * 400
+    found = paired_difference([run("c", nll=noise, frames=frames)], [run("a", nll=0.0, frames=frames)])
+    half = 1.96 * noise.std() / 20
+    assert found.value == pytest.approx(noise.mean())
+    assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.1)
+
+
+def test_seeds_that_differ_widen_the_interval():
+    frames = (100,) * 50
+    base = [run("a", nll=3.0, seed=seed, frames=frames) for seed in range(5)]
+    same = [run("c", nll=2.9, seed=seed, frames=frames) for seed in range(5)]
+    spread = [
+        run("c", nll=2.9 + shift, seed=seed, frames=frames) for seed, shift in enumerate((-0.2, -0.1, 0, 0.1, 0.2))
+    ]
+    assert paired_difference(same, base).high - paired_difference(same, base).low == pytest.approx(0, abs=1e-9)
+    wide = paired_difference(spread, base)
+    assert wide.value == pytest.approx(-0.1) and not wide.decided
+    # Means of five draws with replacement: their deviation is that of the five over the root of five.
+    assert wide.high - wide.low == pytest.approx(2 * 1.96 * np.std((-0.2, -0.1, 0, 0.1, 0.2)) / 5**0.5, rel=0.15)
+
+
+def test_only_seeds_that_both_have_are_paired_and_other_frames_are_refused():
+    first, second = [run("c", nll=1.0, seed=0), run("c", nll=9.0, seed=1)], [run("a", nll=2.0, seed=0)]
+    assert paired_difference(first, second).value == pytest.approx(-1.0)
+    with pytest.raises(ValueError, match="no seed in common"):
+        paired_difference(first[1:], second)
+    with pytest.raises(ValueError, match="same frames"):
+        paired_difference(first, [run("a", nll=2.0, frames=(100, 200, 301))])
+
+
+def test_a_curve_made_with_known_constants_is_recovered():
+    curve = fit_curves(SIZES, power(SIZES)[None])
+    assert curve.c[0] == pytest.approx(C, rel=1e-4) and curve.a[0] == pytest.approx(A, rel=1e-4)
+    assert curve.b[0] * curve.scale**C == pytest.approx(B, rel=1e-3)
+    between = np.array([7e5, 3e6, 9e6])
+    assert curve.at(between)[0] == pytest.approx(power(between), abs=1e-6)
+    for size in between:
+        assert curve.size_at(power([size]))[0] == pytest.approx(size, rel=1e-4)
+    assert math.isinf(curve.size_at(np.array([A - 0.1]))[0])
+
+
+def test_few_sizes_give_a_line_in_log_parameters():
+    curve = fit_curves(SIZES[:3], (7 - 0.2 * np.log(SIZES[:3]))[None])
+    assert "line in log N" in curve.form
+    assert curve.size_at(np.array([7 - 0.2 * math.log(1.5e6)]))[0] == pytest.approx(1.5e6, rel=1e-6)
+
+
+@pytest.mark.parametrize("times", [0.8, 1.0, 2.5, 4.0])
+def test_a_known_multiplier_is_recovered(times):
+    tokens = [run(nll=float(power(size)), parameters=int(size), seed=seed) for size in SIZES for seed in range(2)]
+    hybrid = [run("c", nll=float(power(times * 1e6)), parameters=1_000_000, seed=seed) for seed in range(2)]
+    found = multiplier(tokens, hybrid, resamples=50)
+    assert found.value == pytest.approx(times, rel=1e-3) and found.where == "inside"
+    assert (found.low, found.high) == pytest.approx((times, times), rel=1e-3)
+
+
+def test_the_interval_of_a_multiplier_is_that_of_the_noise():
+    """Documents that are better for the hybrid by a random amount: through the slope of the curve, parameters."""
+    rng = np.random.default_rng(2)
+    gain, frames = rng.normal(0, 0.5, 300), (100,) * 300
+    tokens = [run(nll=float(power(size)), parameters=int(size), frames=frames) for size in SIZES]
+    hybrid = [run("c", nll=float(power(2e6)) + gain - gain.mean(), frames=frames)]
+    found = multiplier(tokens, hybrid, resamples=1000)
+    half = 1.96 * gain.std() / math.sqrt(300)
+    ends = [((float(power(2e6)) + shift - A) / B) ** (-1 / C) / 1e6 for shift in (half, -half)]
+    assert found.value == pytest.approx(2.0, rel=1e-3)
+    assert (found.low, found.high) == (pytest.approx(ends[0], rel=0.1), pytest.approx(ends[1], rel=0.1))
+
+
+def test_nothing_is_extrapolated():
+    tokens = [run(nll=float(power(size)), parameters=int(size)) for size in SIZES]
+    above = multiplier(tokens, [run("c", nll=float(power(3e7)))], resamples=20)
+    assert (above.value, above.where, above.bound) == (None, "above", 10.0)
+    assert math.isinf(above.high) and "outside the fitted range" in str(above)
+    below = multiplier(tokens, [run("c", nll=float(power(1e5)))], resamples=20)
+    assert (below.value, below.where, below.bound, below.low) == (None, "below", 0.5, 0.0)
+    with pytest.raises(ValueError, match="two sizes or more"):
+        multiplier(tokens[:1], [run("c", nll=3.0)])
+
+
+def test_final_runs_are_the_scored_ones_by_seed():
+    rows = [run(nll=1.0, seed=1), run(nll=1.0, seed=0), run(nll=1.0, seed=2, stage="tune"), {"kind": "baseline"}]
+    assert [row["seed"] for row in final_runs(rows, arm="a")] == [0, 1]
+    assert final_runs(rows, arm="c") == []
