@@ -502,7 +502,10 @@ def test_prompts_that_do_not_fit_are_refused_by_the_api(runs, frames, codebooks,
 @pytest.mark.parametrize(
     ("model", "says"),
     [
-        ({"output_codebooks": 2, "input_codebooks": 2, "pattern": "delay"}, "generate from a run with model.pattern depth"),
+        (
+            {"output_codebooks": 2, "input_codebooks": 2, "pattern": "delay"},
+            "generate from a run with model.pattern depth",
+        ),
         ({"input_codebooks": 2}, "reads 2 codebooks and predicts 1: .* --model.output-codebooks 2"),
     ],
 )

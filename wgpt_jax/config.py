@@ -271,7 +271,7 @@ def _pattern_rules(m: ModelConfig) -> list[tuple[str, bool, str]]:
         (
             "inputs",
             m.inputs == "tokens",
-            f"no mel with the {m.pattern} pattern: a frame is complete too late to hear it",
+            f"no mel with {m.pattern}: a frame is complete too late to hear it",
         ),
         ("input_codebooks", m.input_codebooks == read, f"is {m.input_codebooks}, must be {read} with {m.pattern}"),
     ]

@@ -131,8 +131,8 @@ def _checked_mode(info: RunInfo, mode: Mode | None, run: str | os.PathLike) -> M
         )
     if model.input_codebooks > model.output_codebooks:
         raise RequestError(
-            f"{run} reads {model.input_codebooks} codebooks and predicts {model.output_codebooks}: it cannot go on from "
-            f"its own tokens; train with --model.output-codebooks {model.input_codebooks}"
+            f"{run} reads {model.input_codebooks} codebooks and predicts {model.output_codebooks}: it cannot go on "
+            f"from its own tokens; train with --model.output-codebooks {model.input_codebooks}"
         )
     if mode not in (None, "hybrid", "tokens"):
         raise RequestError(f"unknown mode {mode!r}; the modes are hybrid, tokens")

@@ -99,8 +99,8 @@ def _request(args: RepairArgs, storage: LocalStorage) -> tuple[Plan, PrepareArgs
         raise RequestError(f"{args.out} was prepared by another version of this tool; choose another OUT") from error
     if wrong := next(filter(None, map(misfit, parts)), None):
         raise RequestError(
-            f"{args.out}/{PLAN_NAME} is damaged ({wrong} has a value that it cannot have), without which nothing can be "
-            f"repaired; prepare its audio again into another OUT{_hint(storage)}"
+            f"{args.out}/{PLAN_NAME} is damaged ({wrong} has a value that it cannot have), without which nothing can "
+            f"be repaired; prepare its audio again into another OUT{_hint(storage)}"
         )
     changes = {"out": args.out, "workers": args.workers, "runner": "local", "verify_tokens": 0, "strict": False}
     if args.device is not None:

@@ -6,7 +6,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
 def misfit(part: Any) -> str | None:
-    """The name of a field whose value is not of its type, or a negative integer, searched to any depth; None if none is.
+    """The name of a field whose value is not of its type, or a negative integer, to any depth; None if none is.
 
     Args:
         part: a dataclass.
