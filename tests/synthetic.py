@@ -30,14 +30,6 @@ def markov_matrix(seed: int = 0, sharpness: float = 2.0) -> np.ndarray:
     return weights / weights.sum(axis=1, keepdims=True)
 
 
-def entropy_rate(matrix: np.ndarray) -> float:
-    """Nats per token of the stationary chain."""
-    values, vectors = np.linalg.eig(matrix.T)
-    stationary = np.real(vectors[:, np.argmax(np.real(values))])
-    stationary /= stationary.sum()
-    return float(-np.sum(stationary[:, None] * matrix * np.log(matrix)))
-
-
 def markov_document(
     name: str, frames: int, matrix: np.ndarray, rng: np.random.Generator, domain="all", sources: int = 1
 ) -> Document:
