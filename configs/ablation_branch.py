@@ -24,7 +24,7 @@ ablation = Ablation(
         variant(h, "h-dropped", "one slice in ten dropped", mel_dropout=0.1),
     ),
     sizes=(Size("2m", 2_000_000, width=128, depth=4, heads=4, mel_width=48),),
-    sweep=Sweep(learning_rates=(4e-3,), embedding_stds=(0.3,), steps=500),
+    sweep=Sweep(learning_rates=(6e-3,), embedding_stds=(0.3,), steps=400),
     steps=1000,
     batch=8,
     context=256,

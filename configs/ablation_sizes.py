@@ -17,7 +17,7 @@ from wgpt_jax.config import Config, LoggingConfig, OptimizerConfig, TrainingConf
 ablation = Ablation(
     arms=chosen("a", "c"),
     sizes=(SIZES["0.5m"], *(dataclasses.replace(SIZES[name], tuned_at="0.5m") for name in ("1m", "2m", "4m"))),
-    sweep=Sweep(learning_rates=(2e-3, 4e-3), embedding_stds=(0.3, 1.0), steps=500),
+    sweep=Sweep(learning_rates=(6e-3, 1.2e-2), embedding_stds=(0.1, 0.3), steps=400),
     steps=1000,
     batch=8,
     context=256,
