@@ -25,6 +25,7 @@ ablation = Ablation(
     ),
     sizes=(Size("2m", 2_000_000, width=128, depth=4, heads=4, mel_width=48),),
     sweep=Sweep(learning_rates=(6e-3,), embedding_stds=(0.3,), steps=400),
+    sweep_per_data=False,
     steps=1000,
     batch=8,
     context=256,
