@@ -1,0 +1,568 @@
+"""The report says what the rows say, every digit of it, and notices when it does not."""
+
+import copy
+import hashlib
+import json
+import math
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from synthetic import markov_document, markov_matrix, write_dataset
+
+from wgpt_jax.ablation.analysis import Estimate, Multiplier
+from wgpt_jax.ablation.sizing import groups
+from wgpt_jax.command import guarded
+from wgpt_jax.config import run_file
+from wgpt_jax.errors import RequestError, WorkError
+from wgpt_jax.report import collect as collecting
+from wgpt_jax.report.collect import CollectArgs, collect, portable, smaller
+from wgpt_jax.report.document import PASSAGES, make_document
+from wgpt_jax.report.figure import Figure, Panel, Series, stamp_of
+from wgpt_jax.report.groups import make_groups
+from wgpt_jax.report.main import ReportArgs, report
+from wgpt_jax.report.paper import PAPER, slips
+from wgpt_jax.report.rows import load_rows
+from wgpt_jax.report.sections_sizes import in_words
+from wgpt_jax.report.sweeps import swept
+from wgpt_jax.report.text import read_text
+from wgpt_jax.report.verdicts import verdict
+from wgpt_jax.runs import training_data_fingerprint
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+FRAMES = (100, 200, 300, 150, 250)
+"""Of the documents of the synthetic test split."""
+PROSE = "".join(f"<!-- {name} -->\nProse of {name}.\n" for name in PASSAGES)
+
+
+def run_row(
+    arm: str, seed: int = 0, *, level: float = 4.0, size: str = "0.5m", parameters: int = 500_000, **more
+) -> dict:
+    """A final run whose NLL is near ``level`` nats per token, in every document a bit different."""
+    rng = np.random.default_rng([ord(arm[0]), len(arm), seed, parameters])
+    nats = [frames * (level + 0.3 * number + 0.01 * rng.normal()) for number, frames in enumerate(FRAMES)]
+    nll = sum(nats) / sum(FRAMES)
+    hybrid = arm not in ("a", "b")
+    evaluation = {
+        "mel_source": {"c": "original", "c'": "centred", "d": "codec1"}.get(arm, "codec4") if hybrid else "none",
+        "input_codebooks": 1,
+        "output_codebooks": 1,
+        "nll": nll,
+        "total_nll": nll,
+        "total_bits_per_second": nll * 75 / math.log(2),
+        "ppl": math.exp(nll),
+        "top1": 0.25,
+        "top10": 0.5,
+        "ece": 0.031,
+        "by_position": [
+            {"first": 0, "last": 0, "nll": 5.0, "frames": 5},
+            {"first": 1, "last": 1, "nll": 4.0, "frames": 5},
+        ],
+        "calibration": [{"low": 0.0, "high": 0.1, "frames": 1000, "confidence": 0.05, "accuracy": 0.06}],
+    }
+    config = {
+        "model": {"output_codebooks": 1, "pattern": "depth"},
+        "training": {"steps": 1000, "batch": 8},
+        "data": {"context": 256},
+    }
+    return {
+        "kind": "run",
+        "experiment": "synthetic",
+        "data": "piano",
+        "data_fingerprint": "0123456789abcdef",
+        "arm": arm,
+        "title": f"title of {arm}",
+        "size": size,
+        "seed": seed,
+        "stage": "final",
+        "learning_rate": 0.002,
+        "embedding_std": 0.3,
+        "config": config,
+        "parameters": parameters,
+        "frames": 2_048_000,
+        "train_seconds": 60.0,
+        "evaluation": evaluation,
+        "documents": [[f"d{n}", FRAMES[n], value, value] for n, value in enumerate(nats)],
+        "curve": [[500, 4.5, 4.5], [1000, 4.1, 4.1]],
+        "causality": "causal: 1 checks, nothing sees the future" if seed == 0 else None,
+        "leaks": arm == "c'",
+        "machine": "a machine",
+        "commit": "abc1234",
+        "versions": {"jax": "0.10.2"},
+        "command": "wgpt ablate configs/synthetic.py --data piano=data/piano --workdir runs/synthetic",
+    } | more  # fmt: skip
+
+
+def tune_row(arm: str, rate: float, std: float, nll: float) -> dict:
+    row = run_row(arm, learning_rate=rate, embedding_std=std)
+    return row | {"stage": "tune", "steps": 500, "evaluation": row["evaluation"] | {"total_nll": nll}}
+
+
+ROWS = [run_row(arm, seed, level=level) for arm, level in (("a", 4.0), ("c", 3.8), ("d", 4.2)) for seed in (0, 1)]
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    """A document with its rows, prose and figures."""
+    return write(tmp_path, ROWS)
+
+
+def write(folder: Path, rows: list[dict]) -> Path:
+    results = folder / "results"
+    results.mkdir()
+    (results / "text.md").write_text(PROSE)
+    save(results / "results.jsonl", rows)
+    report(ReportArgs(out=folder / "RESULTS.md"))
+    return folder / "RESULTS.md"
+
+
+def save(path: Path, rows: list[dict]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def check(out: Path) -> None:
+    report(ReportArgs(out=out, check=True))
+
+
+# Agreement
+
+
+def test_the_committed_document_is_what_the_committed_rows_say():
+    check(DOCS / "RESULTS.md")
+
+
+def test_a_changed_digit_in_the_document_is_named_with_its_line(written, capsys):
+    check(written)
+    lines = written.read_text().split("\n")
+    number = next(n for n, line in enumerate(lines) if line.startswith("| 0.5m | c | 2 |"))
+    lines[number] = lines[number].replace("25.00", "25.01")
+    written.write_text("\n".join(lines))
+    assert guarded(lambda: check(written)) == 1
+    said = capsys.readouterr().err
+    assert f"line {number + 1}" in said and "25.01" in said and "25.00" in said and said.count("\n") == 1
+
+
+def test_a_changed_row_is_noticed(written):
+    rows = copy.deepcopy(ROWS)
+    rows[2]["documents"][3][3] += 20.0
+    save(written.parent / "results" / "results.jsonl", rows)
+    with pytest.raises(WorkError, match="the rows say"):
+        check(written)
+
+
+def test_a_missing_row_is_noticed(written):
+    save(written.parent / "results" / "results.jsonl", ROWS[:-1])
+    with pytest.raises(WorkError, match="the rows say"):
+        check(written)
+
+
+def test_a_missing_figure_is_noticed(written):
+    figure = next((written.parent / "results").glob("curves-*.png"))
+    figure.unlink()
+    with pytest.raises(WorkError, match=f"{re.escape(figure.name)} is not there"):
+        check(written)
+
+
+def test_a_figure_of_other_numbers_is_noticed_and_one_of_other_pixels_is_not(written):
+    """What matplotlib makes of the numbers differs between versions, so pixels do not count."""
+    rows = copy.deepcopy(ROWS)
+    rows[0]["curve"][0][2] = 4.6  # in no table
+    save(written.parent / "results" / "results.jsonl", rows)
+    with pytest.raises(WorkError, match=r"curves-.* shows other numbers"):
+        check(written)
+    save(written.parent / "results" / "results.jsonl", ROWS)
+    figure = next((written.parent / "results").glob("curves-*.png"))
+    stamp = PngInfo()
+    stamp.add_text("Numbers", stamp_of(figure))
+    Image.new("RGB", (9, 9)).save(figure, pnginfo=stamp)
+    check(written)
+
+
+def test_a_figure_that_the_document_no_longer_has_is_noticed_and_then_deleted(written):
+    figure = next((written.parent / "results").glob("curves-*.png"))
+    stray = shutil.copyfile(figure, figure.with_name("curves-of-old.png"))
+    other = figure.with_name("from-elsewhere.png")
+    Image.new("RGB", (9, 9)).save(other)
+    with pytest.raises(WorkError, match=r"curves-of-old.png is a figure that the document does not have"):
+        check(written)
+    report(ReportArgs(out=written))
+    check(written)
+    assert other.exists() and not stray.exists()
+
+
+def test_a_picture_that_a_row_refers_to_must_be_there_unchanged(tmp_path):
+    (tmp_path / "picture").mkdir()
+    source = tmp_path / "picture" / "closed_loop.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 1200, 3), np.uint8)).save(source)
+    png = smaller(source)
+    row = loop_row() | {"picture": {"file": "loop.png", "sha256": hashlib.sha256(png).hexdigest()}}
+    with pytest.raises(WorkError, match=r"loop.png is not there"):
+        write(tmp_path, [*ROWS, row])
+    (tmp_path / "results" / "loop.png").write_bytes(png)
+    out = tmp_path / "RESULTS.md"
+    report(ReportArgs(out=out))
+    check(out)
+    assert "](results/loop.png)" in out.read_text()
+    (tmp_path / "results" / "loop.png").write_bytes(png[:-20])
+    with pytest.raises(WorkError, match="not the picture"):
+        check(out)
+
+
+# What is said
+
+
+def loop_row() -> dict:
+    def compared(excess: float) -> dict:
+        value = {"generated": 1.0 + excess, "floor": 1.0, "excess": excess}
+        return value | {f"{name}_stderr": 0.1 for name in value}
+
+    pair = {"generated": 0.1, "generated_stderr": 0.01, "held_out": 0.2, "held_out_stderr": 0.01}
+    return {
+        "kind": "closed_loop",
+        "data": "piano",
+        "run": "runs/piano-d",
+        "mode": "hybrid",
+        "codebooks": 1,
+        "num_samples": 16,
+        "seconds": 20.0,
+        "prompt_seconds": 0.0,
+        "prompts": [],
+        "drift": {
+            "windows": [[0.0, 2.5], [2.5, 5.0]],
+            "divergence_bits": {"excess": [0.1, 0.2], "excess_stderr": [0.01, 0.02]},
+            "overall": compared(0.5),
+            "rise": compared(0.15),
+        },
+        "repetition": {"repeated": pair, "looped": pair},
+        "frechet": {"patch_frames": 37, "frames": compared(0.5), "patches": compared(-0.5)},
+    }
+
+
+def document(rows: list[dict]) -> str:
+    return make_document(rows, {name: f"Prose of {name}." for name in PASSAGES}).text
+
+
+def cells(text: str, start: str) -> list[str]:
+    """The cells of the first table line that starts so."""
+    line = next(line for line in text.split("\n") if line.startswith(start))
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_an_nll_is_the_nats_of_all_frames_over_their_number_and_its_errors_are_over_documents_and_seeds():
+    row = cells(document(ROWS), "| 0.5m | a | 2 |")
+    runs = np.array([[nats for _, _, _, nats in run["documents"]] for run in ROWS[:2]])
+    frames = np.array(FRAMES)
+    by_seed = runs.sum(axis=1) / frames.sum()
+    mean = runs.mean(axis=0)
+    residuals = mean - by_seed.mean() * frames
+    stderr = np.sqrt(len(frames) / (len(frames) - 1) * (residuals**2).sum()) / frames.sum()
+    assert row[3:6] == [f"{by_seed.mean():.4f}", f"{stderr:.4f}", f"{by_seed.std(ddof=1):.4f}"]
+
+
+def test_a_verdict_follows_from_the_interval():
+    def of(low: float | None, high: float | None, seeds: int = 3) -> str:
+        return verdict(Estimate(0.0 if low is None else (low + high) / 2, low, high, seeds, 9))
+
+    assert of(-0.2, -0.1) == "wins"
+    assert of(0.1, 0.2) == "loses"
+    assert of(-0.1, 0.2) == "no difference"
+    assert of(-0.2, -0.1, seeds=1) == "wins, one seed"
+    assert of(None, None) == "undecided: a single document"
+    assert verdict(None) == "no seed in common"
+    assert verdict(Estimate(-1.0, -1.1, -0.9, 3, 9), leaks=True) == "a leak, no result (wins)"
+
+
+def test_the_document_begins_with_the_verdicts_that_its_tables_have():
+    text = document(ROWS)
+    short = text[text.index("## In short") : text.index("## How to read")]
+    assert re.search(
+        r"beat tokens alone\? piano, 0\.5m \(synthetic\): \*\*c wins\*\*, -0\.\d+ .*conditional on side", short
+    )
+    assert re.search(r"nothing but the coarse tokens so far\? .*\*\*d loses\*\*, \+0\.\d+", short)
+    assert cells(text, "| 0.5m | c | 2 |")[-1] == "wins" and cells(text, "| 0.5m | d | 2 |")[-1] == "loses"
+
+
+def test_a_leak_is_labelled_wherever_it_stands():
+    text = document([*ROWS, *(run_row("c'", seed, level=3.0, causality="1 of 1 checks failed") for seed in (0, 1))])
+    assert cells(text, "| 0.5m | c' | 2 |")[-1] == "a leak, no result (wins)"
+    assert cells(text, "| synthetic, piano, 0.5m | c' |")[-1] == "leaks on purpose"
+    assert "no result: this mel looks ahead" in text
+
+
+def test_a_leak_that_is_not_on_purpose_breaks_the_promise():
+    good = {"kind": "data", "data": "piano", "data_fingerprint": ROWS[0]["data_fingerprint"], "codec": "bundled"}
+    good |= {"codec_causal": True, "codebooks": 4, "mel_sources": ["original"], "split_by": "file"}
+    good |= {
+        "splits": {"train": {"hours": 2.0, "documents": 9, "frames": 540000}},
+        "causality": "causal: 6 checks, ...",
+    }
+    assert cells(document([good, *ROWS]), "| nothing sees the future")[-1] == "yes"
+    assert (
+        cells(document([good | {"causality": "2 of 6 checks failed"}, *ROWS]), "| nothing sees the future")[-1] == "NO"
+    )
+    bad = [*ROWS[:2], ROWS[2] | {"causality": "1 of 1 checks failed"}, *ROWS[3:]]
+    assert cells(document([good, *bad]), "| nothing sees the future")[-1] == "NO"
+
+
+def contest_row(arm: str, seed: int, level: float) -> dict:
+    """A final run that predicts four codebooks; the coarse one costs 4 nats, all of them ``4 + level``."""
+    row = run_row(arm, seed)
+    flat = arm == "i"
+    model = {"output_codebooks": 4, "pattern": "flat" if flat else "depth"}
+    row["config"] = row["config"] | {"model": model, "training": {"steps": 1000, "batch": 2 if flat else 8}}
+    row["documents"] = [[name, frames, coarse, coarse + frames * level] for name, frames, coarse, _ in row["documents"]]
+    total = sum(document[3] for document in row["documents"]) / sum(FRAMES)
+    scores = {"output_codebooks": 4, "input_codebooks": 4, "mel_source": "codec4" if arm.startswith("h") else "none"}
+    row["evaluation"] |= scores | {"total_nll": total, "total_bits_per_second": total * 75 / math.log(2)}
+    row["frames"] = 1000 * row["config"]["training"]["batch"] * 256
+    return row
+
+
+def test_the_contest_is_of_all_codebooks_and_tells_frames_from_steps():
+    levels = {"g": 12.0, "g2": 11.0, "h": 10.5, "h-add": 10.6, "i": 11.5}
+    rows = [contest_row(arm, seed, level) for arm, level in levels.items() for seed in (0, 1)]
+    text = document(rows)
+    contest = text[text.index("## 4.") : text.index("## 5.")]
+    assert "- h, h-add: a likelihood of all 4 codebooks, in their total" in contest
+    made = {arm: cells(contest, f"| 0.5m | {arm} | title of") for arm in levels}
+    assert made["h"][9:11] == ["2,048,000", "2,048,000"] and made["i"][9:11] == ["512,000", "2,048,000"]
+    scored = {arm: cells(contest, f"| 0.5m | {arm} | 2 |") for arm in levels}
+    h, g = ([row for row in rows if row["arm"] == arm] for arm in ("h", "g"))
+    bits = [sum(n for *_, n in row["documents"]) / sum(FRAMES) * 75 / math.log(2) for row in h]
+    assert scored["h"][7] == f"{np.mean(bits):.1f}"
+    nats = [np.mean([sum(n for *_, n in row["documents"]) / sum(FRAMES) for row in arm]) for arm in (h, g)]
+    apart = (nats[0] - nats[1]) * 75 / math.log(2)
+    assert re.search(rf"beat the delay pattern\? .*\*\*h wins\*\*, .* nats per frame, {apart:+.1f} bits/s", text)
+    assert scored["h"][11] == f"{nats[0] - nats[1]:+.4f}"
+    assert [scored["h"][at] for at in (13, 16, 19)] == ["wins", "wins", ""]  # against g, g2 and itself
+    assert scored["h-add"][19] == "loses" and scored["i"][16] == "loses"
+
+
+def test_baselines_and_floors_stand_with_their_errors():
+    baseline = {"kind": "baseline", "data": "piano", "split": "test", "documents": 20, "frames": 64000}
+    for at, model in enumerate(("unigram", "bigram", "trigram")):
+        baseline |= {f"{model}_nll": 6.0 - at, f"{model}_nll_stderr": 0.25}
+    floor = {
+        "kind": "markov",
+        "data": "markov1",
+        "order": 1,
+        "vocabulary": 32,
+        "inputs": "tokens",
+        "mel_source": "none",
+    }
+    floor |= {"output_codebooks": 1, "parameters": 60000, "entropy_rate": 1.05, "floor": 1.06, "nll": 1.065}
+    floor |= {"excess": 0.005, "excess_stderr": 0.0004, "excess_percent": 0.4717}
+    text = document([*ROWS, baseline, floor, floor | {"inputs": "hybrid", "excess_percent": 1.2}])
+    assert cells(text, "| piano | test |")[4:] == ["6.0000 +- 0.2500", "5.0000 +- 0.2500", "4.0000 +- 0.2500"]
+    assert cells(text, "| order 1, 32 tokens | tokens |")[4:] == [
+        "1.0500",
+        "1.0600",
+        "1.0650",
+        "+0.00500 +- 0.00040",
+        "+0.472",
+    ]
+    said = [line for line in text.split("\n") if "source of known entropy is learned" in line]
+    assert [line.strip(" |").split("|")[-1].strip() for line in said] == ["yes", "NO"]
+
+
+def test_missing_seeds_and_failed_runs_are_shown():
+    failed = {key: value for key, value in run_row("d", 1).items() if key not in ("evaluation", "documents")}
+    text = document([*ROWS[:-1], failed | {"kind": "failed", "reason": "out of memory"}])
+    assert "- synthetic, piano: size 0.5m, arm d: seed 1" in text
+    assert re.search(r"- synthetic, piano, 0\.5m, arm d, final, seed 1, .*: out of memory", text)
+    again = document([*ROWS, failed | {"kind": "failed", "reason": "out of memory"}])
+    assert "out of memory (made since)" in again and "arm d: seed 1" not in again
+
+
+def test_what_is_missing_is_told_by_the_grids_own_file():
+    rows = [row | {"experiment": "ablation_inputs"} for row in ROWS]
+    grid = run_file(ROOT / "configs" / "ablation_inputs.py")["ablation"]
+    for row in rows:
+        row["config"] = row["config"] | {
+            "training": {"steps": grid.steps, "batch": grid.batch},
+            "data": {"context": grid.context},
+        }
+    missing = make_groups(rows)[0].missing()
+    assert "size 0.5m, arm e: all seeds" in missing and "size 0.5m, arm a: seed 2" in missing
+
+
+def test_a_section_without_rows_says_which_command_fills_it():
+    text = document(ROWS)
+    contest = text[text.index("## 4.") : text.index("## 5.")]
+    assert "`wgpt ablate configs/ablation_codebooks.py --data piano=DATA --workdir runs/ablation_codebooks`" in contest
+    assert (ROOT / "configs" / "ablation_codebooks.py").is_file()
+    for tool in ("baselines", "markov_floor", "closed_loop_quality", "collect_results"):
+        assert f"python tools/{tool}.py" in text and (ROOT / "tools" / f"{tool}.py").is_file()
+
+
+def test_a_sweep_says_what_it_tried_and_where_its_best_point_lies():
+    tunes = [tune_row("a", rate, std, nll) for rate, std, nll in ((1e-3, 0.3, 4.3), (2e-3, 0.3, 4.2), (4e-3, 0.3, 4.4))]
+    found = swept(make_groups([*ROWS, *tunes])[0], "a", "0.5m")
+    assert (found.tried, found.chosen, found.spread) == ("3", "", "4.2000 to 4.4000")
+    broken = {key: value for key, value in tunes[0].items() if key != "evaluation"} | {"kind": "failed", "reason": "x"}
+    found = swept(make_groups([*ROWS, broken, *tunes[1:]])[0], "a", "0.5m")
+    assert (found.tried, found.chosen) == ("3, 1 failed", "lowest rate")
+
+
+def test_rows_of_other_data_or_length_are_never_in_one_table():
+    longer = copy.deepcopy(ROWS[0])
+    longer["config"]["training"]["steps"] = 2000
+    other = ROWS[0] | {"data_fingerprint": "f" * 16}
+    assert len(make_groups([*ROWS, longer, other])) == 3
+    with pytest.raises(RequestError, match=r"two final rows of piano, arm a, size 0\.5m, seed 0"):
+        make_groups([*ROWS, ROWS[0] | {"train_seconds": 1.0}])
+
+
+def test_ten_times_the_size_is_claimed_by_the_lower_end_of_the_interval_alone():
+    sizes = {"s": (100_000, 4.0), "m": (1_000_000, 3.5), "l": (10_000_000, 3.0)}
+    rows = [run_row("a", 0, level=nll, size=name, parameters=n) for name, (n, nll) in sizes.items()]
+    for level, holds in ((3.2, "yes"), (3.9, "NO"), (2.0, "yes")):
+        hybrid = run_row("c", 0, level=level, size="s", parameters=100_000)
+        assert cells(document([*rows, hybrid]), "| c equals a token-only model (a) of 10 times")[-1] == holds
+    large = run_row("c", 0, level=2.0, size="l", parameters=10_000_000)  # beyond all that was trained: nothing is known
+    assert cells(document([*rows, large]), "| c equals a token-only model (a) of 10 times")[-1] == "not decided"
+
+
+def test_a_multiplier_beyond_the_sizes_is_a_bound():
+    worth = Multiplier(None, math.inf, math.inf, "above", 8.0, "a line")
+    assert in_words(worth, 9) == "more than 8.00, the end of the fitted sizes (8.00 to beyond the largest)"
+    assert in_words(Multiplier(2.0, 0.0, 3.0, "inside", None, "a line"), 9) == "2.00 (beyond the smallest to 3.00)"
+    assert in_words(Multiplier(2.0, 2.0, 2.0, "inside", None, "a line"), 1) == "2.00 (no interval: a single document)"
+
+
+def test_distances_of_a_closed_loop_are_above_their_floor_only_beyond_their_error():
+    text = document([*ROWS, loop_row()])
+    said = [
+        cells(text, f"| piano | runs/piano-d | hybrid | 1 | 16 x 20 | {what}")[-1]
+        for what in ("div", "its", "Fréchet, m")
+    ]
+    assert said == ["above the floor", "at the floor", "below the floor"]
+
+
+def test_the_papers_only_slip_is_the_hybrids_perplexity_on_librispeech():
+    found = [
+        (model.name, at)
+        for model in PAPER
+        for at, (nll, _, ppl) in enumerate((model.librispeech, model.music))
+        if slips(nll, ppl)
+    ]
+    assert found == [("hybrid", 0)]
+    assert "PPL of 6.96 on LibriSpeech is not that of its NLL of 1.93, which gives 6.89" in document(ROWS)
+
+
+# What is refused
+
+
+def test_a_row_that_names_a_folder_of_a_machine_is_refused(tmp_path):
+    row = run_row("a", command="wgpt ablate configs/x.py --data piano=/scratch/piano --workdir runs/x")
+    save(tmp_path / "r.jsonl", [ROWS[0], row])
+    with pytest.raises(RequestError, match="row 2 names a folder of one machine, /scratch/piano, in its command"):
+        load_rows([tmp_path / "r.jsonl"])
+
+
+def test_renaming_a_folder_leaves_a_mark_and_touches_no_longer_name():
+    row = {"kind": "run", "command": "--data p=/scratch/p --workdir /scratch/p2", "config": {"mel": ["/scratch/p"]}}
+    changed = portable(row, {"/scratch/p": "data/p"})
+    assert changed["command"] == "--data p=data/p --workdir /scratch/p2" and changed["config"] == {"mel": ["data/p"]}
+    assert changed["renamed"] == ["data/p"]
+    assert "renamed" not in portable(row, {"/elsewhere": "data/p"})
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda text: text + "The hybrid wins by 0.21 nats.\n", r"'0\.21' looks like a result typed by hand"),
+        (lambda text: text + "It wins by 3 %.\n", "'3 %' looks like a result"),
+        (lambda text: text.replace("<!-- why -->", ""), "has no passage why"),
+        (lambda text: text + "<!-- more -->\n", "has a passage more"),
+    ],
+)
+def test_prose_holds_no_result_and_every_passage(tmp_path, change: Callable[[str], str], said: str):
+    path = tmp_path / "text.md"
+    path.write_text(PROSE + "arXiv 2412.11449 is no result.\n")
+    assert set(read_text(path, PASSAGES)) == set(PASSAGES)
+    path.write_text(change(PROSE))
+    with pytest.raises(RequestError, match=said):
+        read_text(path, PASSAGES)
+
+
+def test_a_figures_digest_follows_every_number_to_six_digits():
+    def figure(y: float) -> str:
+        return Figure("f", "caption", (Panel("t", "x", "y", (Series("a", (1.0, 2.0), (y, 3.0)),)),)).digest()
+
+    assert figure(1.0) == figure(1.0 + 1e-9) != figure(1.00001)
+
+
+# Collecting
+
+
+@pytest.fixture
+def left(tmp_path: Path, monkeypatch) -> Path:
+    """A folder as tools leave it: data, rows that name it, and a picture beside a row."""
+    rng, matrix = np.random.default_rng(0), markov_matrix()
+    splits = {"train": 50, "test": 75}
+    documents = {split: [markov_document(split, frames, matrix, rng)] for split, frames in splits.items()}
+    index = write_dataset(tmp_path / "d", documents)
+    monkeypatch.setattr(collecting, "_causality", lambda folder: f"causal: 1 checks of {folder}")
+    row = run_row("a", data_fingerprint=training_data_fingerprint(index))
+    save(tmp_path / "results.jsonl", [row | {"command": f"wgpt ablate c.py --data piano={tmp_path}/d"}])
+    (tmp_path / "loop").mkdir()
+    save(tmp_path / "loop" / "closed_loop.json", [loop_row() | {"data": f"{tmp_path}/d"}])
+    Image.new("RGB", (1200, 40)).save(tmp_path / "loop" / "closed_loop.png")
+    return tmp_path
+
+
+def test_what_is_collected_makes_a_document_that_agrees(left, capsys):
+    out = left / "docs" / "results" / "results.jsonl"
+    rows = left / "results.jsonl", left / "loop" / "closed_loop.json"
+    collect(CollectArgs(rows=rows, data=(f"piano={left}/d",), out=out))
+    kept = load_rows([out])
+    assert [row["kind"] for row in kept] == ["run", "closed_loop", "data"]
+    assert kept[0]["command"] == "wgpt ablate c.py --data piano=piano" and kept[1]["data"] == "piano"
+    assert kept[2]["splits"]["test"] == {"hours": 1 / 3600, "documents": 1, "frames": 75}
+    assert kept[2]["causality"] == "causal: 1 checks of piano"
+    assert "piano stands for a folder in 3 rows" in capsys.readouterr().out
+    (out.parent / "text.md").write_text(PROSE)
+    report(ReportArgs(out=left / "docs" / "RESULTS.md"))
+    check(left / "docs" / "RESULTS.md")
+    text = (left / "docs" / "RESULTS.md").read_text()
+    assert "results/loop-piano-piano-d-hybrid.png" in text
+    assert "Names that stand for folders of the machine that made the rows (3 of 3): piano." in text
+    before = out.read_bytes()
+    collect(CollectArgs(rows=(out, *rows), data=(f"piano={left}/d",), out=out))  # again: nothing is there twice
+    assert out.read_bytes() == before
+
+
+def test_a_row_whose_folder_has_no_name_is_not_collected(left):
+    save(left / "results.jsonl", [run_row("a", command="wgpt ablate --workdir /scratch/runs")])
+    with pytest.raises(RequestError, match=r"command; say what stands for it: --name /scratch/runs=NAME"):
+        collect(CollectArgs(rows=(left / "results.jsonl",), out=left / "out.jsonl"))
+    assert not (left / "out.jsonl").exists()
+
+
+def test_a_picture_with_a_folder_in_its_title_is_left_out_and_told(left, capsys):
+    save(left / "loop" / "closed_loop.json", [loop_row() | {"run": "/scratch/piano-d"}])
+    rows = (left / "loop" / "closed_loop.json",)
+    collect(CollectArgs(rows=rows, name=("/scratch=runs",), out=left / "out.jsonl"))
+    assert "closed_loop.png is left out: its title names /scratch/piano-d" in capsys.readouterr().out
+    assert "picture" not in load_rows([left / "out.jsonl"])[0]
+
+
+# Model cards
+
+
+def test_every_released_configuration_has_its_card_with_its_number_of_parameters():
+    text = (DOCS / "model_cards.md").read_text()
+    rows = dict(re.findall(r"^\| `configs/(\w+)\.py` \| ([\d,]+) \|", text, re.M))
+    released = {path.stem for path in (ROOT / "configs").glob("*.py")}
+    released -= {name for name in released if name.startswith(("ablation_", "gpu_", "pod_"))}
+    assert set(rows) == released
+    for name, told in rows.items():
+        model = run_file(ROOT / "configs" / f"{name}.py")["config"].model
+        assert f"{sum(groups(model).values()):,}" == told, name

@@ -1,0 +1,120 @@
+"""The document: its sections in their order, the prose between them, its figures."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from wgpt_jax.errors import RequestError
+from wgpt_jax.report.curves import learning_curves, position_and_reliability
+from wgpt_jax.report.figure import Figure
+from wgpt_jax.report.groups import Group, make_groups
+from wgpt_jax.report.paper import published
+from wgpt_jax.report.provenance import Provenance
+from wgpt_jax.report.rows import Row, of_kind
+from wgpt_jax.report.sections_arms import contest, how_to_run, ladder
+from wgpt_jax.report.sections_findings import in_short, what_holds
+from wgpt_jax.report.sections_loop import closed_loop
+from wgpt_jax.report.sections_run import baselines, data_names, what_was_run
+from wgpt_jax.report.sections_sizes import sizes
+
+PASSAGES = (
+    "intro",
+    "reading",
+    "run",
+    "baselines",
+    "ladder",
+    "contest",
+    "sizes",
+    "curves",
+    "closed-loop",
+    "paper",
+    "why",
+    "limits",
+)
+"""Names of the prose that docs/results/text.md holds."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Document:
+    """What a report is."""
+
+    text: str
+    figures: tuple[Figure, ...]
+    """Drawn from rows."""
+    pictures: Mapping[str, str]
+    """Files that rows refer to, and their sha256."""
+
+
+def make_document(rows: Sequence[Row], prose: Mapping[str, str]) -> Document:
+    """Makes a document of rows and passages.
+
+    Args:
+        rows: from :func:`wgpt_jax.report.rows.load_rows`.
+        prose: passages by :data:`PASSAGES`.
+
+    Raises:
+        RequestError: if rows contradict each other or lack what their kind has.
+    """
+    try:
+        return _make(rows, prose)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RequestError(f"a row is not as its kind has it ({error!r}); make it again") from error
+    except ValueError as error:
+        raise RequestError(f"rows of one experiment do not belong together: {error}") from error
+
+
+def _make(rows: Sequence[Row], prose: Mapping[str, str]) -> Document:
+    groups, origins = make_groups(rows), Provenance(rows)
+    data = data_names(groups)
+    size_lines, size_figures = sizes(groups, origins, data)
+    curve_lines, curve_figures = _curves(groups, data)
+    loop_lines, loop_figures = closed_loop(rows, origins)
+    parts = (
+        ("## In short", "", in_short(groups)),
+        ("## How to read this", "reading", []),
+        ("## 1. What was run", "run", what_was_run(rows, groups, origins)),
+        ("## 2. Baselines", "baselines", baselines(rows, groups, origins)),
+        ("## 3. The ladder of inputs", "ladder", ladder(groups, origins, data)),
+        ("## 4. Several codebooks out", "contest", contest(groups, origins, data)),
+        ("## 5. Sizes", "sizes", size_lines),
+        ("## 6. Curves", "curves", curve_lines),
+        ("## 7. The closed loop", "closed-loop", loop_lines),
+        ("## 8. The paper", "paper", published(groups)),
+        ("## 9. What holds and what does not", "", what_holds(rows, groups)),
+        ("### Why we think so", "why", []),
+        ("### What this grid can and cannot show", "limits", []),
+    )
+    lines = [
+        "# Results",
+        "",
+        "<!-- Made by tools/report.py: change the rows or docs/results/text.md, not this. -->",
+        "",
+    ]
+    lines += [prose["intro"], ""]
+    for heading, passage, body in parts:
+        lines += [heading, "", *([prose[passage], ""] if passage else []), *body, ""]
+    pictures = {
+        row["picture"]["file"]: row["picture"]["sha256"] for row in of_kind(rows, "closed_loop") if row.get("picture")
+    }
+    return Document(_tidy(lines), (*size_figures, *curve_figures, *loop_figures), pictures)
+
+
+def _curves(groups: Sequence[Group], data: Sequence[str]) -> tuple[list[str], list[Figure]]:
+    if not groups:
+        return [f"Not there; they are made by {how_to_run('ablation_inputs', data)}.", ""], []
+    lines, figures = [], []
+    for group in groups:
+        lines += [f"### {group.title}, {group.codebooks} codebook(s) out", ""]
+        for size in group.sizes:
+            for figure in (learning_curves(group, size), position_and_reliability(group, size)):
+                figures.append(figure)
+                lines += [f"![{figure.caption}](results/{figure.file})", ""]
+    return lines, figures
+
+
+def _tidy(lines: Sequence[str]) -> str:
+    """One text, with single empty lines."""
+    kept: list[str] = []
+    for line in lines:
+        if line or (kept and kept[-1]):
+            kept.append(line.rstrip())
+    return "\n".join(kept).rstrip() + "\n"

@@ -1,0 +1,137 @@
+"""Sections 3 and 4: the ladder of inputs, and the contest at several codebooks out."""
+
+import math
+import statistics
+from collections.abc import Sequence
+
+import numpy as np
+
+from wgpt_jax.ablation.analysis import mean_over_seeds, nats_of
+from wgpt_jax.evaluation import meaning
+from wgpt_jax.report.groups import Group
+from wgpt_jax.report.numbers import interval, listed, nats, percent, signed, table
+from wgpt_jax.report.provenance import Provenance
+from wgpt_jax.report.rows import Row
+from wgpt_jax.report.sweeps import swept
+from wgpt_jax.report.verdicts import difference, verdict
+from wgpt_jax.scores import ratio
+
+_CHOSEN = {"parameters": ",", "learning_rate": "g", "embedding_std": "g"}
+
+
+def ladder(groups: Sequence[Group], origins: Provenance, data: Sequence[str]) -> list[str]:
+    """Every arm that predicts the coarse token alone."""
+    return _arms([group for group in groups if group.codebooks == 1], origins, data, "ablation_inputs")
+
+
+def contest(groups: Sequence[Group], origins: Provenance, data: Sequence[str]) -> list[str]:
+    """Every arm that predicts several codebooks."""
+    return _arms([group for group in groups if group.codebooks > 1], origins, data, "ablation_codebooks")
+
+
+def how_to_run(experiment: str, data: Sequence[str]) -> str:
+    """The command that fills a section."""
+    sets = " ".join(f"--data {name}=DATA" for name in data) or "--data DATA"
+    return f"`wgpt ablate configs/{experiment}.py {sets} --workdir runs/{experiment}`"
+
+
+def means_of(groups: Sequence[Group]) -> list[str]:
+    """What the NLL of each arm is, as ``wgpt evaluate`` says it."""
+    told: dict[str, list[str]] = {}
+    for group in groups:
+        for arm in group.arms():
+            row = next(row for row in group.rows if row["arm"] == arm and row["stage"] == "final")
+            scores = row["evaluation"]
+            said = meaning(scores["mel_source"], scores["output_codebooks"], scores["input_codebooks"])
+            names = told.setdefault(said, [])
+            names += [arm] if arm not in names else []
+    return [f"- {', '.join(arms)}: {said}" for said, arms in told.items()]
+
+
+def decoder_steps(row: Row) -> int:
+    """Positions of the decoder that a run trained: one per frame, one per codebook where they are flattened."""
+    model = row["config"]["model"]
+    return row["frames"] * (model["output_codebooks"] if model["pattern"] == "flat" else 1)
+
+
+def _arms(groups: Sequence[Group], origins: Provenance, data: Sequence[str], experiment: str) -> list[str]:
+    if not groups:
+        return [f"Not there; it is made by {how_to_run(experiment, data)}.", ""]
+    lines = ["What the NLL of each arm is:", "", *means_of(groups), ""]
+    for group in groups:
+        lines += [f"### {group.title}", "", *_made(group), "", *_scored(group)]
+        lines += origins.made_by([row for row in group.rows if row["data"] == group.data])
+    return lines
+
+
+def _made(group: Group) -> list[str]:
+    """How each arm was made: parameters, what its sweep chose, what it was trained on."""
+    heads = ["size", "arm", "input", "parameters", "learning rate", "embedding std", "points tried", "best on the edge"]
+    heads += ["validation NLL of the sweep", "frames", "decoder steps", "minutes"]
+    cells = []
+    for size in group.sizes:
+        for arm in group.arms(size):
+            runs, sweep = group.final(arm, size), swept(group, arm, size)
+            minutes = [row["train_seconds"] / 60 for row in runs if row["train_seconds"] is not None]
+            row = [size, arm, runs[0]["title"]]
+            row += [_values(runs, key, form) for key, form in _CHOSEN.items()]
+            row += [
+                sweep.tried,
+                sweep.chosen,
+                sweep.spread,
+                _values(runs, "frames", ","),
+                f"{decoder_steps(runs[0]):,}",
+            ]
+            cells.append([*row, f"{statistics.fmean(minutes):.1f}" if minutes else ""])
+    return table(heads, cells)
+
+
+def _scored(group: Group) -> list[str]:
+    """What each arm scored on the test split."""
+    bases, several = group.references(), group.codebooks > 1
+    heads = ["size", "arm", "seeds", "NLL" + (" (all codebooks)" if several else ""), "+- documents", "+- seeds"]
+    heads += (["coarse NLL", "bits/s"] if several else ["bits/s", "PPL"]) + ["top-1 %", "top-10 %", "ECE %"]
+    for base in bases:
+        heads += [f"minus {base}", "95 % interval", f"against {base}"]
+    cells = []
+    for size in group.sizes:
+        for arm in group.arms(size):
+            runs = group.final(arm, size)
+            row = [size, arm, str(len(runs)), *_likelihood(runs), *_scores(runs, several)]
+            for base in bases:
+                row += _against(runs, group.final(base, size), arm == base)
+            cells.append(row)
+    return table(heads, cells)
+
+
+def _likelihood(runs: Sequence[Row]) -> list[str]:
+    """NLL, its standard error over documents, its standard deviation over seeds."""
+    per_document, frames = nats_of(runs)
+    stderr = ratio(per_document.mean(axis=0).tolist(), frames)[1]
+    seeds = per_document.sum(axis=1) / frames.sum()
+    spread = nats(float(np.std(seeds, ddof=1))) if len(seeds) > 1 else "one seed"
+    return [nats(mean_over_seeds(runs).value), "one document" if math.isnan(stderr) else nats(stderr), spread]
+
+
+def _scores(runs: Sequence[Row], several: bool) -> list[str]:
+    scores = {
+        key: statistics.fmean(row["evaluation"][key] for row in runs)
+        for key in ("nll", "total_bits_per_second", "top1", "top10", "ece")
+    }
+    bits = f"{scores['total_bits_per_second']:.1f}"
+    first = [nats(scores["nll"]), bits] if several else [bits, f"{math.exp(min(scores['nll'], 700)):.2f}"]
+    return first + [percent(scores[key]) for key in ("top1", "top10", "ece")]
+
+
+def _against(runs: Sequence[Row], base: Sequence[Row], same: bool) -> list[str]:
+    if same:
+        return ["", "", ""]
+    if not base:
+        return ["", "", "not there"]
+    found = difference(runs, base)
+    said = verdict(found, runs[0]["leaks"])
+    return ["", "", said] if found is None else [signed(found), interval(found), said]
+
+
+def _values(runs: Sequence[Row], key: str, form: str) -> str:
+    return listed(list(dict.fromkeys(f"{row[key]:{form}}" for row in runs)))

@@ -1,0 +1,141 @@
+"""What the document begins and ends with: answers in brief, and all of what holds and what does not."""
+
+from collections.abc import Sequence
+
+from wgpt_jax.evaluation import meaning
+from wgpt_jax.report.claims import Answer, answers, unanswered
+from wgpt_jax.report.groups import Group
+from wgpt_jax.report.numbers import interval, listed, signed, table
+from wgpt_jax.report.rows import Row, of_kind
+from wgpt_jax.report.sections_run import unproven
+from wgpt_jax.report.sections_sizes import PROMISE, apart, bounds, documents_of, in_words, multipliers
+
+TENFOLD = 10.0
+"""The paper's claim: a hybrid equals a token-only model so many times its size."""
+_FLOOR = 1.0
+"""Per cent above a known entropy that a model may stay."""
+
+
+def in_short(groups: Sequence[Group]) -> list[str]:
+    """The headline questions with their answers, a line each."""
+    lines = []
+    for answer in answers(groups):
+        if answer.claim.headline:
+            lines.append(f"- {answer.claim.question} {_where(answer)}: **{answer.verdict}**{_difference(answer)}")
+    lines += [f"- Does it hold that {what}? **{holds}**: {said}" for what, said, holds in _tenfold(groups)]
+    if not lines:
+        return ["No headline pair has been run.", ""]
+    return [*lines, ""]
+
+
+def what_holds(rows: Sequence[Row], groups: Sequence[Group]) -> list[str]:
+    """Every question with its answer, the promises of the experiment, and what nobody has asked yet."""
+    found = answers(groups)
+    lines = ["### Questions", ""]
+    if found:
+        heads = ("question", "pair", "where", "nats", "95 % interval", "answer")
+        cells = []
+        for answer in found:
+            numbers = ["", ""] if answer.estimate is None else [signed(answer.estimate), interval(answer.estimate)]
+            pair = f"{answer.claim.arm} - {answer.claim.base}"
+            cells.append([answer.claim.question, pair, _where(answer), *numbers, answer.verdict])
+        lines += [*table(heads, cells), ""]
+    if absent := unanswered(groups):
+        lines += ["Not answered, since an arm is not there:", ""]
+        lines += [f"- {claim.question} ({claim.arm} - {claim.base})" for claim in absent] + [""]
+    lines += [*_parts(groups), "### Promises", "", *_promises(rows, groups), ""]
+    return lines
+
+
+def _where(answer: Answer) -> str:
+    return f"{answer.group.data}, {answer.size} ({answer.group.experiment})"
+
+
+def _difference(answer: Answer) -> str:
+    if answer.estimate is None:
+        return ""
+    ends = f" ({interval(answer.estimate)})" if answer.estimate.low is not None else ""
+    scores = answer.group.final(answer.claim.arm, answer.size)[0]["evaluation"]
+    said = meaning(scores["mel_source"], scores["output_codebooks"], scores["input_codebooks"])
+    bits = answer.estimate.value * scores["total_bits_per_second"] / scores["total_nll"]
+    unit = f"nats per frame, {bits:+.1f} bits/s" if answer.group.codebooks > 1 else "nats per token"
+    return f", {signed(answer.estimate)}{ends} {unit}; {answer.claim.arm} is {said}"
+
+
+def _parts(groups: Sequence[Group]) -> list[str]:
+    """Where the gain of the original's mel comes from, step by step down the ladder."""
+    by_pair = {(a.claim.arm, a.claim.base, a.group.key, a.size): a for a in answers(groups) if a.estimate}
+    lines = []
+    for (arm, base, key, size), whole in by_pair.items():
+        steps = [by_pair.get((*pair, key, size)) for pair in (("d", "a"), ("e", "d"), ("c", "e"))]
+        if (arm, base) != ("c", "a") or None in steps:
+            continue
+        told = [
+            f"{signed(step.estimate)} {what} ({step.verdict})"
+            for step, what in zip(
+                steps,
+                (
+                    "from a mel that holds only the coarse tokens so far",
+                    "from what the other codebooks add to it",
+                    "from what the original adds to those",
+                ),
+                strict=True,
+            )
+        ]
+        lines.append(f"- {_where(whole)}: {signed(whole.estimate)} nats in all: {listed(told)}.")
+    if not lines:
+        return []
+    return ["### Where the gain of the original's mel comes from", "", *lines, ""]
+
+
+def _promises(rows: Sequence[Row], groups: Sequence[Group]) -> list[str]:
+    checks = [_proof(rows, groups), _pairs(groups), *_tenfold(groups), *_floors(rows)]
+    return table(("what was promised", "what was found", "holds"), [check for check in checks if check])
+
+
+def _proof(rows: Sequence[Row], groups: Sequence[Group]) -> list[str] | None:
+    if not groups:
+        return None
+    bad = unproven(groups)
+    described = {row["data_fingerprint"]: row["causality"] or "" for row in of_kind(rows, "data")}
+    for group in groups:
+        if not described.get(group.fingerprint, "").startswith("causal: "):
+            bad.append(f"data {group.data} ({group.fingerprint}): no proof")
+    said = "; ".join(dict.fromkeys(bad)) if bad else "proved for every data set and arm but those that leak on purpose"
+    return ["nothing sees the future", said, "NO" if bad else "yes"]
+
+
+def _pairs(groups: Sequence[Group]) -> list[str] | None:
+    found = [(apart(group, size), group, size) for group in groups for size in group.sizes]
+    if not found:
+        return None
+    worst, group, size = max(found, key=lambda each: each[0])
+    said = f"at most {100 * worst:.2f} %, {group.data}, {size} ({group.experiment})"
+    what = f"arms of a size differ by less than {100 * PROMISE:g} % in parameters"
+    return [what, said, "yes" if worst < PROMISE else "NO"]
+
+
+def _tenfold(groups: Sequence[Group]) -> list[list[str]]:
+    cells = []
+    for group in groups:
+        for arm, size, base, worth in multipliers(group):
+            ends = bounds(worth, documents_of(group))
+            holds = "not decided"
+            if ends is not None and ends[0] >= TENFOLD:
+                holds = "yes"
+            elif ends is not None and ends[1] < TENFOLD:
+                holds = "NO"
+            what = f"{arm} equals a token-only model ({base}) of {TENFOLD:g} times its parameters"
+            said = f"{in_words(worth, documents_of(group))}, {group.data}, {size} ({group.experiment})"
+            cells.append([what, said, holds])
+    return cells
+
+
+def _floors(rows: Sequence[Row]) -> list[list[str]]:
+    cells = []
+    for row in of_kind(rows, "markov"):
+        excess = row.get("total_excess_percent", row["excess_percent"])
+        what = f"a source of known entropy is learned to within {_FLOOR:g} %"
+        said = f"{excess:+.3f} %, {row['inputs']}, order {row['order']}, {row['output_codebooks']} codebook(s)"
+        cells.append([what, said, "yes" if abs(excess) <= _FLOOR else "NO"])
+    return cells

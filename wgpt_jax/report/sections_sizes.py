@@ -1,0 +1,110 @@
+"""Section 5: NLL against parameters, what an arm is worth in parameters, and whether pairs are of equal size."""
+
+import math
+from collections.abc import Sequence
+
+from wgpt_jax.ablation.analysis import Multiplier, final_runs, multiplier
+from wgpt_jax.report.curves import parameters_figure
+from wgpt_jax.report.figure import Figure
+from wgpt_jax.report.groups import Group
+from wgpt_jax.report.numbers import percent, table
+from wgpt_jax.report.provenance import Provenance
+from wgpt_jax.report.sections_arms import how_to_run
+
+PROMISE = 0.03
+"""Largest relative difference in parameters between the arms of a size."""
+
+
+def sizes(groups: Sequence[Group], origins: Provenance, data: Sequence[str]) -> tuple[list[str], list[Figure]]:
+    """Curves and multipliers of the groups that have a token-only arm at two sizes or more."""
+    several = [group for group in groups if len(group.sizes) > 1]
+    lines, figures = [], [parameters_figure(group) for group in several]
+    cells = [row for group in groups for row in _multipliers(group)]
+    if cells:
+        said = "Parameters of the token-only arm with the same NLL, over the arm's own (95 % interval):"
+        heads = ("experiment", "data", "arm", "size", "against", "multiplier", "fitted")
+        used = [row for group in several for row in group.rows if row["stage"] == "final"]
+        lines += [said, "", *table(heads, cells), *origins.made_by(used)]
+    else:
+        lines += [f"No token-only arm at several sizes; they are made by {how_to_run('ablation_sizes', data)}.", ""]
+    for figure in figures:
+        lines += [f"![{figure.caption}](results/{figure.file})", ""]
+    pairs = [row for group in groups for row in _pairs(group)]
+    if pairs:
+        heads = ("experiment", "data", "size", "fewest", "most", "apart %", f"less than {100 * PROMISE:g} %")
+        lines += ["Parameters of the arms of each size:", "", *table(heads, pairs), ""]
+    return lines, figures
+
+
+def multipliers(group: Group) -> list[tuple[str, str, str, Multiplier]]:
+    """(arm, size, base, multiplier) of every arm of a group whose base has two sizes or more."""
+    found = []
+    for base in group.bases():
+        tokens = final_runs(group.rows, arm=base)
+        if len({row["parameters"] for row in tokens}) < 2:
+            continue
+        for arm in group.arms():
+            if arm in group.bases():
+                continue
+            for size in group.sizes:
+                if runs := group.final(arm, size):
+                    found.append((arm, size, base, multiplier(tokens, runs)))
+    return found
+
+
+def bounds(worth: Multiplier, documents: int) -> tuple[float, float] | None:
+    """The ends of a multiplier's interval; an end beyond the sizes that were trained is where they end, or infinite.
+
+    Args:
+        worth: the multiplier.
+        documents: that were scored; of a single one there is no interval.
+    """
+    if documents < 2:
+        return None
+    low = worth.bound if math.isinf(worth.low) and worth.bound is not None else worth.low
+    return low, worth.high
+
+
+def in_words(worth: Multiplier, documents: int) -> str:
+    """A multiplier and its interval."""
+    if worth.value is None:
+        said = f"{'more' if worth.where == 'above' else 'less'} than {worth.bound:.2f}, the end of the fitted sizes"
+    else:
+        said = f"{worth.value:.2f}"
+    ends = bounds(worth, documents)
+    if ends is None:
+        return f"{said} (no interval: a single document)"
+    low = "beyond the smallest" if worth.low == 0 else f"{ends[0]:.2f}"
+    high = "beyond the largest" if math.isinf(worth.high) else f"{ends[1]:.2f}"
+    return f"{said} ({low} to {high})"
+
+
+def apart(group: Group, size: str) -> float:
+    """Relative difference of the most and the fewest parameters of a size's arms."""
+    counts = [row["parameters"] for row in final_runs(group.rows, size=size)]
+    return (max(counts) - min(counts)) / min(counts)
+
+
+def documents_of(group: Group) -> int:
+    """Documents that a group's final runs were scored on."""
+    return len(final_runs(group.rows)[0]["documents"])
+
+
+def _multipliers(group: Group) -> list[list[str]]:
+    return [
+        [group.experiment, group.data, arm, size, base, in_words(worth, documents_of(group)), worth.curve]
+        for arm, size, base, worth in multipliers(group)
+    ]
+
+
+def _pairs(group: Group) -> list[list[str]]:
+    rows = []
+    for size in group.sizes:
+        if len(group.arms(size)) < 2:
+            continue
+        counts = {row["parameters"]: row["arm"] for row in final_runs(group.rows, size=size)}
+        least, most = min(counts), max(counts)
+        ends = [f"{least:,} ({counts[least]})", f"{most:,} ({counts[most]})"]
+        kept = "yes" if apart(group, size) < PROMISE else "NO"
+        rows.append([group.experiment, group.data, size, *ends, percent(apart(group, size)), kept])
+    return rows
