@@ -7,8 +7,8 @@ bits per second over all four are compared. Arm i takes four steps per frame, so
 compute, fewer frames.
 
 All arms have 2 M parameters, most of them in the tables and heads of the codebooks. 16 runs of a sweep (400 steps each,
-on the first data set, for both) and per data set 12 final ones (1000 steps, three seeds): 51 million frames for two data
-sets.
+on the first data set, for both) and per data set 12 final ones (1000 steps, three seeds): 51 million frames for two
+data sets.
 """
 
 from wgpt_jax.ablation.arms import chosen

@@ -1,19 +1,16 @@
 """Scores a split of prepared data under unigram, bigram and trigram models of its training split."""
 
 import json
-import shlex
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from wgpt_jax.ablation.record import machine
 from wgpt_jax.command import run_command
 from wgpt_jax.data.baselines import MODELS, score_baselines
 from wgpt_jax.data.index import load_index
-from wgpt_jax.doctor.machine import checkout
+from wgpt_jax.provenance import provenance
 from wgpt_jax.runs import training_data_fingerprint
 from wgpt_jax.scores import format_stderr
 
@@ -37,8 +34,7 @@ def main(args: Args) -> None:
     if args.json:
         row = {"kind": "baseline", "data": str(args.data), "split": args.split}
         row["data_fingerprint"] = training_data_fingerprint(load_index(args.data))
-        command = shlex.join(["python", "tools/baselines.py", *sys.argv[1:]])
-        print(json.dumps(row | summary | {"machine": machine(), "commit": checkout(), "command": command}))
+        print(json.dumps(row | summary | provenance("tools/baselines.py")))
         return
     print(f"{args.split} split, {summary['documents']} documents, {summary['frames']:,} frames")
     for model in MODELS:

@@ -1,20 +1,17 @@
 """Measures how close models come to the entropy of a Markov source that they are trained on."""
 
 import json
-import shlex
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from wgpt_jax.ablation.record import machine
 from wgpt_jax.command import run_command
-from wgpt_jax.doctor.machine import checkout
 from wgpt_jax.errors import RequestError
 from wgpt_jax.markov.dataset import MarkovSet, make_markov_set
 from wgpt_jax.markov.floor import floor_config, measure_floor
+from wgpt_jax.provenance import provenance
 from wgpt_jax.runs import training_data_fingerprint
 
 
@@ -47,8 +44,7 @@ def main(args: Args) -> None:
         config = floor_config(args.asked, inputs, args.steps, batch=args.batch, learning_rate=args.learning_rate)
         rows.append(measure_floor(data, args.work / inputs, config))
     told = {"kind": "markov", "data": f"markov{args.asked.order}", "data_fingerprint": training_data_fingerprint(index)}
-    command = shlex.join(["python", "tools/markov_floor.py", *sys.argv[1:]])
-    made = {"machine": machine(), "commit": checkout(), "command": command}
+    made = provenance("tools/markov_floor.py")
     with open(args.work / "markov.jsonl", "w") as file:
         file.writelines(json.dumps(told | row | made) + "\n" for row in rows)
     print(format_floor(rows))

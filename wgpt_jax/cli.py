@@ -12,9 +12,8 @@ import tyro
 
 from wgpt_jax.ablation.request import AblateArgs
 from wgpt_jax.closed_loop.request import GenerateArgs
-from wgpt_jax.command import guarded, run_command, run_subcommand
+from wgpt_jax.command import guarded, parse_step, run_command, run_subcommand
 from wgpt_jax.config import Config, Weights, read_config_file
-from wgpt_jax.errors import RequestError
 from wgpt_jax.parallel.place import HostFlags
 
 
@@ -113,7 +112,7 @@ def evaluate_command(argv: Sequence[str]) -> int:
         from wgpt_jax.parallel.hosts import start_hosts
         from wgpt_jax.runs import read_run
 
-        step = _step(args.step)
+        step = parse_step(args.step)
         read_run(args.run)  # before several processes make a folder for their logs there
         with start_hosts(args.hosts, args.run):
             which = {"step": step, "weights": args.weights, "mel": args.mel}
@@ -130,7 +129,7 @@ def generate_command(argv: Sequence[str]) -> int:
         from wgpt_jax.generation import format_summary, generate_files
 
         try:
-            summary = generate_files(args, _step(args.step))
+            summary = generate_files(args, parse_step(args.step))
         except KeyboardInterrupt as interrupt:
             raise KeyboardInterrupt(str(interrupt) or "interrupted") from interrupt
         print(json.dumps(summary) if args.json else format_summary(summary))
@@ -144,18 +143,11 @@ def export_command(argv: Sequence[str]) -> int:
     def main(args: ExportArgs) -> None:
         from wgpt_jax.training.weights import export
 
-        done = export(args.run, args.out, step=_step(args.step), ema=args.weights == "ema")
+        done = export(args.run, args.out, step=parse_step(args.step), ema=args.weights == "ema")
         averaged = "averaged " if args.weights == "ema" else ""
         print(f"{done['parameters']:,} {averaged}parameters of step {done['step']} in {done['file']}")
 
     return run_command(main, ExportArgs, argv, prog="wgpt export")
-
-
-def _step(text: str) -> int | str:
-    """A checkpoint as the flag names it."""
-    if text not in ("latest", "best") and not text.isdigit():
-        raise RequestError(f"--step {text!r} is no step; give a number, latest or best")
-    return int(text) if text.isdigit() else text
 
 
 def demo_command(argv: Sequence[str]) -> int:

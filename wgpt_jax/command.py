@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import tyro
 
-from wgpt_jax.errors import WgptError
+from wgpt_jax.errors import RequestError, WgptError
 
 Args = TypeVar("Args")
 
@@ -73,3 +73,16 @@ def guarded(work: Callable[[], object]) -> int:
         # The reader of a pipe (head, less) went away: not a failure of the work.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+def parse_step(text: str) -> int | str:
+    """A checkpoint as ``--step`` names it: its number, ``latest`` or ``best``.
+
+    Raises:
+        RequestError: if it is none of these.
+    """
+    if text in ("latest", "best"):
+        return text
+    if not text.isdecimal():
+        raise RequestError(f"--step {text!r} is no step; give a number, latest or best")
+    return int(text)

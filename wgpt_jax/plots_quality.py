@@ -33,7 +33,7 @@ def plot_closed_loop(
             panel.axvline(0, color="white", linewidth=1.5)
     _draw_drift(axes[-1], row)
     prompt = f", behind prompts of {row['prompt_seconds']:g} s" if row["prompts"] else ""
-    title = f"{row['run']}, step {row['step']}: {row['mode']} mode, {row['num_samples']} samples{prompt}"
+    title = f"{Path(row['run']).name}, step {row['step']}: {row['mode']} mode, {row['num_samples']} samples{prompt}"
     figure.suptitle(title, fontsize=10, parse_math=False)
     figure.savefig(out, dpi=120)
     plt.close(figure)

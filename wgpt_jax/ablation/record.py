@@ -1,12 +1,8 @@
-"""What a row says of a run beside its scores: its curve, its time, its machine."""
+"""What a row says of a run beside its scores: its curve and its time."""
 
 from pathlib import Path
 
-import jax
-
-from wgpt_jax.benchmark.machine import processor
 from wgpt_jax.metrics import read_metrics
-from wgpt_jax.prepare.engines.local import available_cores
 
 
 def curve_of(metrics: Path) -> list[list[float]]:
@@ -29,11 +25,3 @@ def train_seconds(metrics: Path) -> float | None:
             timed_steps += step - before
         before = step
     return round(timed * before / timed_steps, 3) if timed_steps else None
-
-
-def machine() -> str:
-    """The devices of this process: GPUs or TPUs by their kind, else the processor and its cores."""
-    found = jax.devices()
-    if found[0].platform == "cpu":
-        return f"{processor()}, {available_cores()} cores"
-    return f"{len(found)} x {found[0].device_kind}"

@@ -52,10 +52,10 @@ def _end_with_parent() -> None:
 def _run(run: Path, spec: dict[str, Any]) -> dict[str, Any] | None:
     """The row of a run; None if it was asked to stop."""
     from wgpt_jax.ablation.groups import by_group
-    from wgpt_jax.ablation.record import curve_of, machine, train_seconds
+    from wgpt_jax.ablation.record import curve_of, train_seconds
     from wgpt_jax.config import config_from_dict
-    from wgpt_jax.doctor.machine import checkout
     from wgpt_jax.evaluation import evaluate
+    from wgpt_jax.provenance import checkout, machine
     from wgpt_jax.runs import RunFolder, read_run
     from wgpt_jax.training.loop import train
 

@@ -11,8 +11,10 @@ import tyro
 from wgpt_jax.closed_loop.quality import measure
 from wgpt_jax.closed_loop.quality_table import format_quality
 from wgpt_jax.closed_loop.request import SamplingConfig
+from wgpt_jax.command import parse_step
 from wgpt_jax.config import Weights
 from wgpt_jax.errors import RequestError, WorkError
+from wgpt_jax.provenance import provenance
 
 
 @tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
@@ -57,7 +59,7 @@ def main(args: QualityArgs) -> None:
     Raises:
         RequestError, WorkError: as :func:`wgpt_jax.closed_loop.quality.measure`, or if the folder cannot be written.
     """
-    step = _step(args.step)
+    step = parse_step(args.step)
     if args.out:
         try:
             args.out.mkdir(parents=True, exist_ok=True)
@@ -81,6 +83,7 @@ def main(args: QualityArgs) -> None:
         )
     except KeyboardInterrupt as interrupt:
         raise KeyboardInterrupt("interrupted: nothing was measured; the same command begins anew") from interrupt
+    row |= provenance("tools/closed_loop_quality.py")
     text = json.dumps(row)
     if args.out:
         try:
@@ -90,11 +93,3 @@ def main(args: QualityArgs) -> None:
     for warning in row["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
     print(text if args.json else format_quality(row))
-
-
-def _step(text: str) -> int | str:
-    if text in ("latest", "best"):
-        return text
-    if not text.isdecimal():
-        raise RequestError(f"--step {text!r} is no step; give a number, latest or best")
-    return int(text)

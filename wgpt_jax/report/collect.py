@@ -16,11 +16,10 @@ from typing import Annotated, Any
 import tyro
 from PIL import Image
 
-from wgpt_jax.ablation.record import machine
 from wgpt_jax.ablation.results import read_rows
 from wgpt_jax.data.index import SPLITS, load_index
-from wgpt_jax.doctor.machine import checkout
 from wgpt_jax.errors import RequestError, WorkError
+from wgpt_jax.provenance import checkout, machine
 from wgpt_jax.report.main import FOLDER
 from wgpt_jax.report.rows import Row, machine_paths, of_kind
 from wgpt_jax.runs import training_data_fingerprint
