@@ -4,9 +4,9 @@
 
 The data needs the original's mel alone. The sweep is done at 0.5 M parameters; the other sizes take its learning rate,
 less by the square root of their widths, both arms alike. 8 runs of a sweep (400 steps each, on the first data set, for
-both) and per data set 24 final ones (1000 steps, three seeds): 105 million frames for two data sets. An accelerator goes on
-to 40 M: `--sizes 0.5m 1m 2m 4m 10m 40m --batch 64 --context 1024 --steps 10000 --tune-steps 3000 --eval-every 1000`
-(10m and 40m have sweeps of their own).
+both) and per data set 24 final ones (1000 steps, three seeds): 105 million frames for two data sets. An accelerator
+goes on to 40 M: `--sizes 0.5m 1m 2m 4m 10m 40m --batch 64 --context 1024 --steps 10000 --tune-steps 3000 --eval-every
+1000` (10m and 40m have sweeps of their own).
 """
 
 import dataclasses
