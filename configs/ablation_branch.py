@@ -24,7 +24,7 @@ ablation = Ablation(
         variant(h, "h-dropped", "one slice in ten dropped", mel_dropout=0.1),
     ),
     sizes=(Size("2m", 2_000_000, width=128, depth=4, heads=4, mel_width=48),),
-    sweep=Sweep(learning_rates=(6e-3,), embedding_stds=(0.3,), steps=400),
+    sweep=Sweep(learning_rates=(1.2e-2,), embedding_stds=(0.1,), steps=400),
     sweep_per_data=False,
     steps=1000,
     batch=8,
