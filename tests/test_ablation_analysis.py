@@ -133,6 +133,26 @@ def test_nothing_is_extrapolated():
         multiplier(tokens[:1], [run("c", nll=3.0)])
 
 
+def test_where_larger_models_are_no_better_there_is_no_multiplier():
+    rising = [run(nll=4.0 + size / 1e7, parameters=int(size)) for size in SIZES]
+    found = multiplier(rising, [run("c", nll=4.0)], resamples=20)
+    assert (found.value, found.where, found.low, found.high) == (None, "undefined", 0.0, math.inf)
+    assert "does not fall" in str(found)
+
+
+def test_resampled_curves_that_rise_widen_the_interval():
+    """Two documents that disagree about whether size helps: half of the resamples have none but one of them."""
+    frames = (100, 100)
+    tokens = [
+        run(nll=np.array([float(power(size)), 4.0 + 0.01 * i]), parameters=int(size), frames=frames)
+        for i, size in enumerate(SIZES)
+    ]
+    nll = np.array([float(power(2e6)), 4.0])
+    found = multiplier(tokens, [run("c", nll=nll, frames=frames)], resamples=200)
+    assert found.where == "inside" and (found.low, found.high) == (0.0, math.inf)
+    assert "nan" not in str(found)
+
+
 def test_final_runs_are_the_scored_ones_by_seed():
     rows = [run(nll=1.0, seed=1), run(nll=1.0, seed=0), run(nll=1.0, seed=2, stage="tune"), {"kind": "baseline"}]
     assert [row["seed"] for row in final_runs(rows, arm="a")] == [0, 1]

@@ -46,19 +46,24 @@ class Multiplier:
     low: float
     high: float
     where: str
-    """inside, above (more parameters than any that were trained) or below the fitted range."""
+    """inside, above (more parameters than any that were trained) or below the fitted range; undefined if the token-only
+    NLL does not fall with the parameters."""
     bound: float | None
     """The multiplier at the end of the range that it is beyond."""
     curve: str
     """What was fitted."""
 
     def __str__(self) -> str:
-        low = "below the range" if self.low == 0 else f"{self.low:.2f}"
-        high = "above the range" if math.isinf(self.high) else f"{self.high:.2f}"
+        low = "from below the range" if self.low == 0 else f"from {self.low:.2f}"
+        high = "to above the range" if math.isinf(self.high) else f"to {self.high:.2f}"
+        if math.isinf(self.low):
+            low, high = "all of it", "above the range"
+        if self.where == "undefined":
+            return "not defined: the token-only NLL does not fall with the parameters"
         if self.value is None:
             side = "more" if self.where == "above" else "less"
-            return f"{side} than {self.bound:.2f}: outside the fitted range ({low} to {high})"
-        return f"{self.value:.2f} ({low} to {high})"
+            return f"{side} than {self.bound:.2f}: outside the fitted range ({low} {high})"
+        return f"{self.value:.2f} ({low} {high})"
 
 
 def final_runs(rows: Sequence[Row], **wanted: Any) -> list[Row]:
@@ -157,8 +162,12 @@ def multiplier(
     curves = fit_curves(np.array(sizes, float), np.stack([scores(group) for group in groups], axis=1))
     ratio = curves.size_at(scores(hybrid)) / float(np.mean([row["parameters"] for row in hybrid]))
     least, most = (size / float(np.mean([row["parameters"] for row in hybrid])) for size in (sizes[0], sizes[-1]))
-    censored = np.where(ratio < least, 0.0, np.where(ratio > most, np.inf, ratio))
-    low, high = np.percentile(censored[1:], [2.5, 97.5], method="nearest")
+    censored = np.where(ratio < least, 0.0, np.where(ratio > most, np.inf, ratio))[1:]
+    # A resampled curve that does not fall says nothing: it widens the interval at both ends.
+    low = np.percentile(np.nan_to_num(censored, nan=0.0, posinf=np.inf), 2.5, method="nearest")
+    high = np.percentile(np.nan_to_num(censored, nan=np.inf, posinf=np.inf), 97.5, method="nearest")
+    if np.isnan(ratio[0]):
+        return Multiplier(None, float(low), float(high), "undefined", None, curves.form)
     if least <= ratio[0] <= most:
         return Multiplier(float(ratio[0]), float(low), float(high), "inside", None, curves.form)
     where, bound = ("below", least) if ratio[0] < least else ("above", most)

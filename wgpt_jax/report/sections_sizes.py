@@ -67,6 +67,8 @@ def bounds(worth: Multiplier, documents: int) -> tuple[float, float] | None:
 
 def in_words(worth: Multiplier, documents: int) -> str:
     """A multiplier and its interval."""
+    if worth.where == "undefined":
+        return str(worth)
     if worth.value is None:
         said = f"{'more' if worth.where == 'above' else 'less'} than {worth.bound:.2f}, the end of the fitted sizes"
     else:
