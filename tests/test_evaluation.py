@@ -127,6 +127,14 @@ def test_scores_match_a_sum_by_hand(tmp_path):
         assert row.fine == [by_hand(fine_table, tokens, fine)]
     assert scores.position_frames.sum() == sum(len(document.tokens) for document in documents)
     assert scores.position_frames[0] == 3, "only a document's first frame sees nothing"
+    log_table = table - np.log(np.exp(table).sum(axis=1, keepdims=True))
+    tokens = [document.tokens[:, 0].astype(int) for document in documents]
+    nats = np.concatenate([-log_table[np.concatenate([[0], row[:-1]]), row] for row in tokens])
+    places = np.concatenate([np.arange(len(row)) for row in tokens])
+    for row in scores.by_document_position():
+        inside = (places >= row["first"]) & (places <= row["last"])
+        assert (row["frames"], row["nll"]) == (inside.sum(), pytest.approx(nats[inside].mean(), rel=1e-5))
+    assert sum(row["frames"] for row in scores.by_document_position()) == len(places)
 
     probabilities = np.exp(table) / np.exp(table).sum(axis=1, keepdims=True)
     bins: dict[int, list[tuple[float, bool]]] = {}
@@ -320,7 +328,10 @@ def test_the_table_says_what_each_nll_means(mixed):
         ("null", "a likelihood of the token sequence: no mel is read"),
     ):
         assert any(line.startswith(f"{name} ") and words in line for line in text.splitlines())
-    assert meaning("codec4", output_codebooks=4, input_codebooks=1).startswith("a likelihood")
+    assert meaning("codec4", output_codebooks=4, input_codebooks=1).startswith("a likelihood of all 4")
+    for source, read, predicted in (("codec1", 4, 1), ("codec4", 8, 4), ("none", 4, 1), ("latent", 1, 4)):
+        assert meaning(source, predicted, read).startswith("conditional on side information"), source
+    assert meaning("centred", 1, 1).startswith("no result")
 
 
 def test_a_mel_that_is_not_there_is_named(mixed, tmp_path):

@@ -1,16 +1,17 @@
 """Measures how close models come to the entropy of a Markov source that they are trained on."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from wgpt_jax.command import run_command
+from wgpt_jax.data.index import INDEX_NAME, DataIndex, load_index
 from wgpt_jax.errors import RequestError
 from wgpt_jax.markov.dataset import MarkovSet, make_markov_set
-from wgpt_jax.markov.floor import floor_config, measure_floor
+from wgpt_jax.markov.floor import floor_config, measure_floor, source_of
 from wgpt_jax.provenance import provenance
 from wgpt_jax.runs import training_data_fingerprint
 
@@ -35,19 +36,27 @@ class Args:
 
 def main(args: Args) -> None:
     """Makes, trains, scores, prints."""
-    data = args.work / "data"
-    if args.work.exists():
-        raise RequestError(f"{args.work} is there already; give a folder that is not")
-    index = make_markov_set(data, args.asked)
-    rows = []
-    for inputs in ("tokens", "hybrid"):
-        config = floor_config(args.asked, inputs, args.steps, batch=args.batch, learning_rate=args.learning_rate)
-        rows.append(measure_floor(data, args.work / inputs, config))
+    data, options = args.work / "data", {"batch": args.batch, "learning_rate": args.learning_rate}
+    configs = {inputs: floor_config(args.asked, inputs, args.steps, **options) for inputs in ("tokens", "hybrid")}
+    for config in configs.values():
+        config.validate()
+    index = _data_set(data, args.asked)
+    rows = [measure_floor(data, args.work / inputs, config) for inputs, config in configs.items()]
     told = {"kind": "markov", "data": f"markov{args.asked.order}", "data_fingerprint": training_data_fingerprint(index)}
     made = provenance("tools/markov_floor.py")
     with open(args.work / "markov.jsonl", "w") as file:
         file.writelines(json.dumps(told | row | made) + "\n" for row in rows)
     print(format_floor(rows))
+
+
+def _data_set(data: Path, asked: MarkovSet) -> DataIndex:
+    """The set, made unless it is there."""
+    if not (data / INDEX_NAME).exists():
+        return make_markov_set(data, asked)
+    index = load_index(data)
+    if source_of(index)[0] != replace(asked, mel_sources=",".join(asked.sources())):
+        raise RequestError(f"{data} was made with other flags; give another folder")
+    return index
 
 
 def format_floor(rows: list[dict]) -> str:

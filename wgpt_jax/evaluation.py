@@ -19,6 +19,7 @@ from wgpt_jax.config import Config, MeshConfig, Weights
 from wgpt_jax.data.index import INDEX_NAME, DataIndex, file_sha256, load_index
 from wgpt_jax.data.ngrams import load_ngrams
 from wgpt_jax.data.pipeline import EvaluationBatch, evaluation_batches
+from wgpt_jax.data.records import Record
 from wgpt_jax.errors import RequestError, WorkError
 from wgpt_jax.mel_sources import CENTRED, LATENT, NONE, NULL, ORIGINAL, codec_codebooks
 from wgpt_jax.parallel.hosts import check_same, first_together
@@ -146,19 +147,16 @@ def main_source(config: Config, index: DataIndex) -> str:
 def meaning(source: str, output_codebooks: int, input_codebooks: int) -> str:
     """What an NLL under a mel source is, in a phrase, of a model that reads and predicts so many codebooks."""
     codebooks = codec_codebooks(source)
-    if input_codebooks > output_codebooks and source in (NONE, NULL):
-        return "conditional on side information: codebooks that the model does not predict"
     if source == CENTRED:
         return "no result: this mel looks ahead of its frame, a leak made on purpose"
     if source in (ORIGINAL, LATENT):
         what = "the original's mel" if source == ORIGINAL else "the codec's latent"
         return f"conditional on side information: {what} holds more than the tokens"
-    if codebooks is None:
-        return "a likelihood of the token sequence: no mel is read"
-    if codebooks <= output_codebooks:
-        tokens = "the token sequence" if output_codebooks == 1 else f"all {output_codebooks} codebooks, in their total"
-        return f"a likelihood of {tokens}: this mel is a function of the tokens before"
-    return "conditional on side information: codebooks that the model does not predict"
+    if max(input_codebooks, codebooks or 0) > output_codebooks:
+        return "conditional on side information: codebooks that the model does not predict"
+    tokens = "the token sequence" if output_codebooks == 1 else f"all {output_codebooks} codebooks, in their total"
+    why = "no mel is read" if codebooks is None else "this mel is a function of the tokens before"
+    return f"a likelihood of {tokens}: {why}"
 
 
 def _sources(mel: str, config: Config, index: DataIndex, data: str | os.PathLike) -> list[str]:
@@ -179,7 +177,8 @@ def _row(scores: SplitScores, index: DataIndex) -> dict[str, Any]:
     """What a summary says of the scores under one mel source."""
     rate = index.clock.frames_per_second
     calibration = {"ece": scores.ece(), "calibration": scores.calibration()}
-    row = {**scores.summary(rate), "by_position": scores.by_position(), **calibration}
+    positions = {"by_position": scores.by_position(), "by_document_position": scores.by_document_position()}
+    row = {**scores.summary(rate), **positions, **calibration}
     domains = sorted({document.domain for document in scores.documents.values()})
     if len(domains) > 1:
         row["by_domain"] = {name: scores.summary(rate, name) for name in domains}
@@ -266,7 +265,7 @@ def _add(
     previous = np.where(batch.starts, bos, batch.tokens[:, :-1, 0])
     unigram, bigram = -log_unigram[batch.targets], -log_bigram[previous, batch.targets]
     weights = batch.weights
-    for row, (record, _) in enumerate(evaluated.origins):
+    for row, (record, start) in enumerate(evaluated.origins):
         for number in np.unique(batch.segment_ids[row][weights[row]]):
             here = batch.segment_ids[row] == number
             segment = record.segments[number - 1]
@@ -276,11 +275,18 @@ def _add(
             nll, rank = result.nll[row, here], result.rank[row, here]
             np.add.at(scores.position_nll, seen, nll[:, 0])
             np.add.at(scores.position_frames, seen, 1)
+            scores.add_in_document(_place(record, number, start, here), nll[:, 0])
             document.add(nll, rank)
             scores.add_confidence(result.confidence[row, here], rank[:, 0] == 0)
             document.unigram += float(unigram[row, here].sum())
             document.bigram += float(bigram[row, here].sum())
     return int(weights.sum())
+
+
+def _place(record: Record, number: int, start: int, here: np.ndarray) -> np.ndarray:
+    """Index in its document, int [n], of each frame of a window that is ``here``, bool [T], of segment ``number``."""
+    begins = sum(segment.length for segment in record.segments[: number - 1])
+    return record.segments[number - 1].start + start + np.flatnonzero(here) - begins
 
 
 def _write_documents(path: Path, scores: SplitScores) -> None:

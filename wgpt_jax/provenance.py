@@ -3,9 +3,8 @@
 import shlex
 import sys
 
-from wgpt_jax.benchmark.machine import processor
 from wgpt_jax.doctor.machine import checkout
-from wgpt_jax.prepare.engines.local import available_cores
+from wgpt_jax.processor import available_cores, processor
 
 
 def machine() -> str:

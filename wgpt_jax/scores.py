@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+_DIGITS = 64
 CONFIDENCE_BINS = 15
 """Bins of equal width, as in Guo et al., On Calibration of Modern Neural Networks, 2017."""
 
@@ -51,6 +52,8 @@ class SplitScores:
         # Index: frames of the document that a position sees in its window, 0 to context.
         self.position_nll = np.zeros(context + 1)
         self.position_frames = np.zeros(context + 1, np.int64)
+        # Index: binary digits of the index in the document, so 0, 1, 2-3, 4-7, ...; columns: frames, their nats.
+        self.document_position = np.zeros((_DIGITS, 2))
         # Index: bin of the probability that the most likely coarse token was given. Columns: frames, sum of that
         # probability, frames where that token was the target.
         self.reliability = np.zeros((CONFIDENCE_BINS, 3))
@@ -61,6 +64,11 @@ class SplitScores:
         bins = np.ceil(np.nan_to_num(confidence) * CONFIDENCE_BINS).astype(int) - 1
         rows = np.stack([np.ones(len(confidence)), confidence, correct], axis=1)
         np.add.at(self.reliability, np.clip(bins, 0, CONFIDENCE_BINS - 1), rows)
+
+    def add_in_document(self, place: np.ndarray, nll: np.ndarray) -> None:
+        """Adds frames: their index in the document, int [n], and the nats of their coarse token, float32 [n]."""
+        digits = np.frexp(place.astype(float))[1]  # exact: the exponent of an integer is its number of binary digits
+        np.add.at(self.document_position, digits, np.stack([np.ones(len(nll)), nll], axis=1))
 
     def summary(self, frames_per_second: float, domain: str | None = None) -> dict[str, Any]:
         """Totals over all documents, or over those of a domain.
@@ -111,6 +119,14 @@ class SplitScores:
                 rows.append({"first": first, "last": last - 1, "nll": nll, "frames": frames})
             first = last
         return rows
+
+    def by_document_position(self) -> list[dict[str, Any]]:
+        """NLL by the frame's index in its document, in the same buckets, whatever the window shows of the document."""
+        return [
+            {"first": 2 ** (d - 1) if d else 0, "last": 2**d - 1 if d else 0, "nll": float(nats / n), "frames": int(n)}
+            for d, (n, nats) in enumerate(self.document_position)
+            if n
+        ]
 
     def calibration(self) -> list[dict[str, Any]]:
         """The reliability table of the most likely coarse token: a row for each bin of its probability with frames.

@@ -2,12 +2,10 @@
 
 import importlib.metadata
 import os
-import platform
-from pathlib import Path
 from typing import Any
 
 from wgpt_jax.doctor.machine import versions
-from wgpt_jax.prepare.engines.local import available_cores
+from wgpt_jax.processor import available_cores, processor
 
 _PACKAGES = ("torch", "transformers", "soundfile", "soxr")
 
@@ -24,11 +22,3 @@ def describe_machine() -> dict[str, Any]:
         "packages": packages,
         "commit": facts["commit"],
     }
-
-
-def processor() -> str:
-    """The model of the CPU, as the system names it."""
-    listed = Path("/proc/cpuinfo")
-    lines = listed.read_text().splitlines() if listed.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

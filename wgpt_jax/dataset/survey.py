@@ -8,7 +8,8 @@ from tqdm import tqdm
 
 from wgpt_jax.data.statistics import Statistics
 from wgpt_jax.dataset.examine import Findings, ShardTask, examine_shard
-from wgpt_jax.prepare.engines.local import available_cores, run_tasks
+from wgpt_jax.prepare.engines.local import run_tasks
+from wgpt_jax.processor import available_cores
 
 
 @dataclasses.dataclass(frozen=True)

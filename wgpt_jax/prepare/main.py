@@ -12,7 +12,6 @@ from wgpt_jax.command import run_command
 from wgpt_jax.errors import RequestError, WorkError
 from wgpt_jax.prepare.codec import cached_codec
 from wgpt_jax.prepare.engines import beam
-from wgpt_jax.prepare.engines.local import available_cores
 from wgpt_jax.prepare.inspection import Inspector, Ledger
 from wgpt_jax.prepare.plan import LOCK_NAME, load_plan
 from wgpt_jax.prepare.request import (
@@ -28,6 +27,7 @@ from wgpt_jax.prepare.shards import ShardMaker
 from wgpt_jax.prepare.stages import Workforce, extend_plan, finished_shards, inspect_items, make_missing
 from wgpt_jax.prepare.storage import LocalStorage, Storage, open_storage
 from wgpt_jax.prepare.summary import describe, describe_failures, fates, write_index
+from wgpt_jax.processor import available_cores
 
 
 def main(argv: Sequence[str] | None = None) -> int:

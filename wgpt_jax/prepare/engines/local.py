@@ -3,7 +3,6 @@
 import collections
 import contextlib
 import multiprocessing
-import os
 import pickle
 import signal
 import time
@@ -88,11 +87,6 @@ def run_tasks(
     finally:
         for worker in crew:
             worker.end()
-
-
-def available_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Worker:
