@@ -7,6 +7,7 @@ import pytest
 
 from wgpt_jax.ablation.analysis import final_runs, mean_over_seeds, multiplier, paired_difference
 from wgpt_jax.ablation.curve import fit_curves
+from wgpt_jax.ablation.resampling import draw_means, draw_weights, interval
 
 SIZES = np.array([5e5, 1e6, 2e6, 4e6, 1e7])
 A, B, C = 2.0, 40.0, 0.3
@@ -27,7 +28,7 @@ def run(arm="a", *, nll, seed=0, parameters=1_000_000, frames=(100, 200, 300), f
 def test_the_mean_over_seeds_has_student_s_interval():
     rows = [run(nll=value, seed=seed) for seed, value in enumerate((3.0, 3.2, 3.7))]
     found = mean_over_seeds(rows)
-    assert (found.value, found.seeds, found.documents) == (pytest.approx(3.3), 3, 3)
+    assert (found.value, found.seeds, found.groups) == (pytest.approx(3.3), 3, 3)
     half = 4.302653 * np.std([3.0, 3.2, 3.7], ddof=1) / math.sqrt(3)  # t of 2 degrees of freedom, from a table
     assert (found.low, found.high) == (pytest.approx(3.3 - half, abs=1e-5), pytest.approx(3.3 + half, abs=1e-5))
     assert mean_over_seeds(rows[:1]).low is None
@@ -47,7 +48,7 @@ def test_a_paired_difference_leaves_out_what_documents_and_seeds_share():
     second = [run("a", nll=hard + luck[seed], seed=seed, frames=frames) for seed in range(3)]
     found = paired_difference(first, second)
     assert (found.value, found.low, found.high) == pytest.approx((-0.1, -0.1, -0.1))
-    assert found.decided and found.seeds == 3 and found.documents == 40
+    assert found.decided and found.seeds == 3 and found.groups == 40
 
 
 def test_the_interval_of_a_difference_is_about_that_of_the_normal_theory():
@@ -70,8 +71,52 @@ def test_seeds_that_differ_widen_the_interval():
     assert paired_difference(same, base).high - paired_difference(same, base).low == pytest.approx(0, abs=1e-9)
     wide = paired_difference(spread, base)
     assert wide.value == pytest.approx(-0.1) and not wide.decided
-    # Means of five draws with replacement: their deviation is that of the five over the root of five.
-    assert wide.high - wide.low == pytest.approx(2 * 1.96 * np.std((-0.2, -0.1, 0, 0.1, 0.2)) / 5**0.5, rel=0.15)
+    spread_of_mean = np.std((-0.2, -0.1, 0, 0.1, 0.2), ddof=1) / 5**0.5
+    assert wide.high - wide.low == pytest.approx(2 * 2.776445 * spread_of_mean, rel=0.01)  # t of 4, from a table
+
+
+@pytest.mark.parametrize("groups", [8, 20])
+@pytest.mark.parametrize(
+    ("seeds", "documents", "both"), [(1, 0.1, 0.1), (0.01, 1, 0.1), (0.22, 1, 0.3), (0.1, 0.1, 1), (0, 0.1, 1)]
+)
+def test_with_three_seeds_no_difference_is_called_one_at_most_seven_times_in_a_hundred(groups, seeds, documents, both):
+    """Noise of seeds, of documents, and of each pair of them, whichever is largest; the truth is zero."""
+    rng, trials = np.random.default_rng(3), 3000
+    nats = seeds * rng.normal(size=(trials, 3, 1)) + documents * rng.normal(size=(trials, 1, groups))
+    nats += both * rng.normal(size=(trials, 3, groups))
+    frames = rng.integers(100, 300, groups).astype(float)
+    low, high = interval(draw_means(nats * frames, frames, draw_weights(groups, 500, rng), rng))
+    assert np.mean((low > 0) | (high < 0)) <= 0.07
+    # Nor is it so wide that nothing is ever found: five deviations of the mean's noise mostly are.
+    noise = math.sqrt(seeds**2 / 3 + documents**2 / groups + both**2 / (3 * groups))
+    assert np.mean(low + 5 * noise > 0) > 0.6
+
+
+def test_fewer_than_three_seeds_decide_nothing():
+    rows = {arm: [run(arm, nll=nll, seed=seed) for seed in range(3)] for arm, nll in (("c", 1.0), ("a", 9.0))}
+    assert paired_difference(rows["c"], rows["a"]).decided
+    two = paired_difference(rows["c"][:2], rows["a"])
+    assert two.high < 0 and two.seeds == 2 and not two.decided
+
+
+def test_documents_of_one_speaker_count_as_one():
+    """Four speakers with ten documents each that are all alike: the interval is that of four documents."""
+    rng = np.random.default_rng(4)
+    voices = rng.normal(0, 0.3, 4)
+    speakers = {f"d{i}": f"speaker {i // 10}" for i in range(40)}
+
+    def difference(repeats, **more):
+        frames = (1000 // repeats,) * (4 * repeats)
+        first = [run("c", nll=np.repeat(voices, repeats), seed=seed, frames=frames) for seed in range(3)]
+        second = [run("a", nll=0.0, seed=seed, frames=frames) for seed in range(3)]
+        return paired_difference(first, second, **more)
+
+    grouped, four, alone = difference(10, groups=speakers), difference(1), difference(10)
+    assert (grouped.low, grouped.high) == pytest.approx((four.low, four.high))
+    assert grouped.groups == 4 and alone.groups == 40
+    assert grouped.high - grouped.low > 3 * (alone.high - alone.low)
+    with pytest.raises(ValueError, match="which group the document d39 belongs"):
+        difference(10, groups={name: who for name, who in speakers.items() if name != "d39"})
 
 
 def test_only_seeds_that_both_have_are_paired_and_other_frames_are_refused():
@@ -126,11 +171,62 @@ def test_nothing_is_extrapolated():
     tokens = [run(nll=float(power(size)), parameters=int(size)) for size in SIZES]
     above = multiplier(tokens, [run("c", nll=float(power(3e7)))], resamples=20)
     assert (above.value, above.where, above.bound) == (None, "above", 10.0)
-    assert math.isinf(above.high) and "outside the fitted range" in str(above)
+    assert above.low == 10.0 and math.isinf(above.high)
+    assert str(above) == "more than 10.00: outside the fitted range (10.00 to beyond the largest, 1 seed)"
     below = multiplier(tokens, [run("c", nll=float(power(1e5)))], resamples=20)
     assert (below.value, below.where, below.bound, below.low) == (None, "below", 0.5, 0.0)
+    assert below.high == 0.5
     with pytest.raises(ValueError, match="two sizes or more"):
         multiplier(tokens[:1], [run("c", nll=3.0)])
+
+
+TURNING = (0.5e6, 1e6, 2e6, 4e6, 10e6, 40e6)
+
+
+@pytest.mark.parametrize(
+    ("levels", "nll", "between"),
+    [
+        ((3.0, 2.90, 2.88, 2.86, 2.90, 3.0), 2.885, (2, 4)),
+        ((2.9, 2.87, 2.85, 2.84, 2.85, 2.86), 2.845, (4, 8)),
+        ((3.0, 2.95, 2.91, 2.88, 2.90, 2.92), 2.885, (4, 8)),
+    ],
+)
+def test_a_size_is_not_beyond_token_only_models_that_are_as_good(levels, nll, between):
+    """Token-only models that were trained lie on either side of the hybrid, and the largest ones are worse again."""
+    tokens = [run(nll=level, parameters=int(size)) for size, level in zip(TURNING, levels, strict=True)]
+    found = multiplier(tokens, [run("c", nll=nll, parameters=500_000)], resamples=50)
+    assert found.where == "inside" and between[0] <= found.value <= between[1]
+    assert between[0] <= found.low <= found.high <= between[1]
+    assert found.curve == "a + b * N^-c through 4 of 6 sizes, up to that with the lowest NLL"
+
+
+def test_where_the_fit_flattens_above_a_model_that_is_as_good_that_model_is_taken():
+    """The fit misses the last point, which alone reaches the hybrid's NLL."""
+    levels = (3.0, 2.9, 2.89, 2.889, 2.85)
+    tokens = [run(nll=level, parameters=int(size)) for size, level in zip(TURNING[:5], levels, strict=True)]
+    curve = fit_curves(np.array(TURNING[:5]), np.array([levels]))
+    assert curve.size_at(np.array([2.851]))[0] > TURNING[4]
+    found = multiplier(tokens, [run("c", nll=2.851, parameters=500_000)], resamples=50)
+    assert (found.where, found.value, found.high) == ("inside", 20.0, 20.0)
+    better = multiplier(tokens, [run("c", nll=2.849, parameters=500_000)], resamples=50)
+    assert (better.where, better.bound) == ("above", 20.0)
+
+
+def test_a_multiplier_of_few_seeds_spreads_as_student_s_distribution_does():
+    """Only the hybrid's three seeds differ: through the slope of a line in log N, parameters."""
+    tokens = [run(nll=7 - 0.2 * math.log(size), parameters=int(size), seed=i) for size in SIZES[:3] for i in range(3)]
+    shifts = (-0.01, 0.0, 0.01)
+    hybrid = [run("c", nll=7 - 0.2 * math.log(1e6) + shift, seed=seed) for seed, shift in enumerate(shifts)]
+    found = multiplier(tokens, hybrid)
+    half = 4.302653 * 0.01 / math.sqrt(3)  # t of 2 degrees of freedom, from a table
+    assert found.value == pytest.approx(1.0, rel=1e-6) and found.seeds == 3
+    assert (found.low, found.high) == pytest.approx((math.exp(-half / 0.2), math.exp(half / 0.2)), rel=0.02)
+
+
+def test_a_multiplier_of_a_single_document_has_no_interval():
+    tokens = [run(nll=float(power(size)), parameters=int(size), frames=(100,)) for size in SIZES]
+    found = multiplier(tokens, [run("c", nll=float(power(2e6)), frames=(100,))])
+    assert (found.low, found.high) == (None, None) and str(found) == "2.00 (no interval: a single document)"
 
 
 def test_where_larger_models_are_no_better_there_is_no_multiplier():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 import runpy
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from wgpt_jax.ablation.arms import CONTEST, INPUTS, chosen
 from wgpt_jax.ablation.counts import Sized
 from wgpt_jax.ablation.grid import SIZES, Ablation, Arm, Size, Sweep, load_ablation
 from wgpt_jax.ablation.groups import GROUPS
-from wgpt_jax.ablation.runs import all_runs, configured, select, tuned_point
+from wgpt_jax.ablation.runs import DIVERGED, all_runs, configured, more_runs, select, sweep_of, tuned_point
 from wgpt_jax.ablation.sizing import at_size, groups
+from wgpt_jax.ablation.sweep import follow
 from wgpt_jax.config import MeshConfig, ModelConfig
 from wgpt_jax.errors import RequestError
 from wgpt_jax.parallel.mesh import make_mesh
@@ -38,7 +40,7 @@ def tune_row(arm="a", data="x", size="small", *, point, nll, kind="run") -> dict
 
 
 def test_every_arm_gets_the_same_runs_and_a_size_tuned_elsewhere_has_no_sweep():
-    runs = all_runs(grid(), ["x", "y"])
+    runs = all_runs(grid(), ["x", "y"], [])
     tune, final = ([run for run in runs if run.stage == stage] for stage in ("tune", "final"))
     assert len(tune) == 2 * 2 * 4 and {run.size for run in tune} == {"small"}
     assert len(final) == 2 * 2 * 2 * 3
@@ -49,34 +51,102 @@ def test_every_arm_gets_the_same_runs_and_a_size_tuned_elsewhere_has_no_sweep():
 
 
 def test_a_shared_sweep_is_done_on_the_first_data_set_alone():
-    runs = all_runs(grid(sweep_per_data=False), ["x", "y"])
+    runs = all_runs(grid(sweep_per_data=False), ["x", "y"], [])
     assert {run.data for run in runs if run.stage == "tune"} == {"x"}
     assert {run.tuned_by[0] for run in runs if run.stage == "final"} == {"x"}
 
 
 def test_the_best_of_a_sweep_is_taken_and_scaled_by_the_root_of_the_widths():
     ablation = grid()
-    final = next(run for run in all_runs(ablation, ["x"]) if run.stage == "final" and run.size == "large")
+    final = next(run for run in all_runs(ablation, ["x"], []) if run.stage == "final" and run.size == "large")
     rows = [tune_row(point=point, nll=5.0 + number) for number, point in enumerate(SWEEP.points)]
     rows[2]["evaluation"]["total_nll"] = 4.0
     assert tuned_point(ablation, final, rows[:3]) is None
     rate, std = SWEEP.points[2]
     assert tuned_point(ablation, final, rows) == (pytest.approx(rate / 2**0.5, rel=1e-3), std)
-    rows[2] |= {"kind": "failed"}
-    assert tuned_point(ablation, final, rows)[1] == SWEEP.points[0][1]
-    assert tuned_point(ablation, final, [row | {"kind": "failed"} for row in rows]) is None
+
+
+def test_a_point_that_diverged_is_worse_than_all_and_one_that_failed_otherwise_is_waited_for():
+    ablation = grid()
+    final = next(run for run in all_runs(ablation, ["x"], []) if run.stage == "final" and run.size == "small")
+    rows = [tune_row(point=point, nll=5.0 + number) for number, point in enumerate(SWEEP.points)]
+    diverged, broken = ({"kind": "failed", "reason": reason} for reason in (f"{DIVERGED}: nan", "out of memory"))
+    assert tuned_point(ablation, final, [rows[0] | diverged, *rows[1:]]) == SWEEP.points[1]
+    assert tuned_point(ablation, final, [rows[0] | broken, *rows[1:]]) is None
+    assert tuned_point(ablation, final, [rows[0] | broken, *rows]) == SWEEP.points[0]  # made again since
+    assert tuned_point(ablation, final, [row | diverged for row in rows]) is None
+    assert sweep_of(ablation, final.tuned_by, [row | diverged for row in rows]).finished
+
+
+def swept_by(score, sweep: Sweep):
+    """A sweep followed to its end as a scheduler does: the points that have no score are scored."""
+    scores = {}
+    while not (swept := follow(sweep, scores)).finished:
+        new = [point for point in swept.points if point not in scores]
+        assert len(new) > 0 and set(scores) <= set(swept.points)
+        scores |= {point: score(*point) for point in new}
+    return swept, scores
+
+
+def bowl(rate: float, std: float):
+    """A validation NLL with its optimum at a point."""
+    return lambda x, y: math.log(x / rate) ** 2 + math.log(y / std) ** 2
+
+
+SQUARE = Sweep(learning_rates=(6e-3, 1.2e-2), embedding_stds=(0.1, 0.3), steps=5, extend=2)
+
+
+def test_a_sweep_goes_on_until_its_best_point_is_inside():
+    swept, scores = swept_by(bowl(2.4e-2, 0.3), SQUARE)
+    assert swept.points[4:] == ((2.4e-2, 0.3), (1.2e-2, 0.9), (4.8e-2, 0.3))
+    assert swept.best == (2.4e-2, 0.3) and swept.edges == () and swept.more == 0
+    swept, scores = swept_by(bowl(1e-9, 0.15), SQUARE)
+    assert swept.points[4:] == ((3e-3, 0.1), (6e-3, 0.03333), (1.5e-3, 0.1))
+    assert swept.best == (1.5e-3, 0.1) and swept.edges == ("learning rate",)
+    swept, scores = swept_by(lambda *point: None if point[0] > 1.2e-2 else bowl(1, 0.3)(*point), SQUARE)
+    assert swept.best == (1.2e-2, 0.3) and swept.edges == () and scores[2.4e-2, 0.3] is None
+    assert swept_by(lambda *_: None, SQUARE)[0].best is None
+
+
+@given(st.floats(1e-6, 1e2), st.floats(1e-4, 1e3), st.integers(0, 3))
+def test_a_sweep_is_bounded_the_same_for_every_arm(rate, std, extend):
+    sweep = dataclasses.replace(SQUARE, extend=extend)
+    assert follow(sweep, {}).more == 2 * extend
+    swept, scores = swept_by(bowl(rate, std), sweep)
+    assert 4 + min(extend, 1) * 2 <= len(swept.points) <= 4 + 2 * extend
+    assert swept.best == min(scores, key=scores.get) and set(swept.points) == set(scores)
+    for at, name in ((0, "learning rate"), (1, "embedding_std")):
+        values = sorted({point[at] for point in scores})
+        assert (swept.best[at] in (values[0], values[-1])) == (name in swept.edges)
+
+
+def test_the_runs_of_a_sweep_follow_from_the_rows():
+    ablation = grid(sweep=SQUARE)
+    rows = [tune_row(point=point, nll=bowl(1.2e-2, 0.3)(*point)) for point in SQUARE.points]
+    before, after = (all_runs(ablation, ["x"], given) for given in ([], rows))
+    assert {run.name for run in after} - {run.name for run in before} == {
+        "x-a-small-tune-lr0.024-std0.3",
+        "x-a-small-tune-lr0.012-std0.9",
+    }
+    final = next(run for run in after if run.stage == "final" and run.size == "small" and run.arm == "a")
+    assert tuned_point(ablation, final, rows) is None
+    assert (more_runs(ablation, before, []), more_runs(ablation, after, rows)) == (8, 6)
+    unrelated = tune_row(point=(2.4e-2, 0.03), nll=-9.0)
+    assert all_runs(ablation, ["x"], [*rows, unrelated]) == after
+    rows += [tune_row(point=point, nll=9.0) for point in ((2.4e-2, 0.3), (1.2e-2, 0.9))]
+    assert tuned_point(ablation, final, [*rows, unrelated]) == (1.2e-2, 0.3)
 
 
 def test_one_point_needs_no_sweep():
     one = Sweep(learning_rates=(1e-3,), embedding_stds=(0.3,), steps=5)
-    runs = all_runs(grid(sweep=one), ["x"])
+    runs = all_runs(grid(sweep=one), ["x"], [])
     assert {run.stage for run in runs} == {"final"}
     assert {run.point[0] for run in runs if run.size == "small"} == {1e-3}
     assert {run.point[0] for run in runs if run.size == "large"} == {float(f"{1e-3 / 2**0.5:.4g}")}
 
 
 def test_only_names_parts_of_the_grid_and_what_they_need():
-    runs = all_runs(grid(), ["x", "y"])
+    runs = all_runs(grid(), ["x", "y"], [])
     some = select(runs, ["arm=c,size=large,seed=1,data=y"])
     assert [run.name for run in some if run.stage == "final"] == ["y-c-large-seed1"]
     assert {run.group for run in some if run.stage == "tune"} == {("y", "c", "small")}
@@ -113,6 +183,15 @@ def test_a_token_only_arm_is_never_tuned_less_than_a_hybrid(tokens, hybrid):
         ({"arms": ()}, "no arms"),
         ({"seeds": (0, 0)}, "give different ones"),
         ({"steps": 0}, "steps is 0"),
+        ({"name": ""}, "has no name"),
+        ({"arms": (dataclasses.replace(INPUTS["a"], name="a/b"),)}, "arm 'a/b'"),
+        ({"sizes": (dataclasses.replace(SMALL, name="1,5m"),)}, "size '1,5m'"),
+        ({"sweep": dataclasses.replace(SWEEP, extend=-1)}, "extend -1"),
+        ({"sweep": Sweep((1e-3,), (0.3,), 5, extend=2)}, "needs an axis of two values"),
+        (
+            {"arms": (INPUTS["a"], dataclasses.replace(INPUTS["c"], sweep=dataclasses.replace(SWEEP, extend=1)))},
+            "seeds or extend",
+        ),
         ({"sweep": Sweep((1e-3, -1e-3), (0.3,), 5)}, "positive"),
         ({"sweep": Sweep((1e-3, 1e-3), (0.3,), 5)}, "twice"),
         ({"sizes": (SMALL, LARGE, dataclasses.replace(SMALL, name="s", tuned_at="large"))}, "no sweep of its own"),
@@ -123,7 +202,7 @@ def test_a_token_only_arm_is_never_tuned_less_than_a_hybrid(tokens, hybrid):
         ),
         (
             {"arms": (INPUTS["a"], dataclasses.replace(INPUTS["c"], sweep=dataclasses.replace(SWEEP, steps=50)))},
-            "other steps or seeds",
+            "other steps, seeds or extend",
         ),
     ],
 )
@@ -146,7 +225,7 @@ def test_an_arm_says_what_differs_and_nothing_else_does():
 
 def test_a_run_takes_the_steps_and_the_point_that_it_is_given():
     ablation = grid()
-    run = all_runs(ablation, ["x"])[1]
+    run = all_runs(ablation, ["x"], [])[1]
     config = configured(run, Sized(ablation.config(ablation.arm(run.arm), SMALL), {}), (5e-3, 0.7))
     assert (config.optimizer.learning_rate, config.model.embedding_std) == (5e-3, 0.7)
     assert (config.training.steps, config.training.eval_every, config.training.seed) == (5, 5, 0)

@@ -20,15 +20,15 @@ from wgpt_jax.ablation.sizing import groups
 from wgpt_jax.command import guarded
 from wgpt_jax.config import run_file
 from wgpt_jax.errors import RequestError, WorkError
-from wgpt_jax.report import collect as collecting
+from wgpt_jax.report import describe as describing
 from wgpt_jax.report.collect import CollectArgs, collect, portable, smaller
+from wgpt_jax.report.describe import shared_by
 from wgpt_jax.report.document import PASSAGES, make_document
 from wgpt_jax.report.figure import Figure, Panel, Series, stamp_of
 from wgpt_jax.report.groups import make_groups
 from wgpt_jax.report.main import ReportArgs, report
 from wgpt_jax.report.paper import PAPER, slips
 from wgpt_jax.report.rows import load_rows
-from wgpt_jax.report.sections_sizes import in_words
 from wgpt_jax.report.sweeps import swept
 from wgpt_jax.report.text import read_text
 from wgpt_jax.report.verdicts import verdict
@@ -67,7 +67,7 @@ def run_row(
         "calibration": [{"low": 0.0, "high": 0.1, "frames": 1000, "confidence": 0.05, "accuracy": 0.06}],
     }
     config = {
-        "model": {"output_codebooks": 1, "pattern": "depth"},
+        "model": {"output_codebooks": 1, "pattern": "depth", "width": 64},
         "training": {"steps": 1000, "batch": 8},
         "data": {"context": 256},
     }
@@ -104,7 +104,7 @@ def tune_row(arm: str, rate: float, std: float, nll: float) -> dict:
     return row | {"stage": "tune", "steps": 500, "evaluation": row["evaluation"] | {"total_nll": nll}}
 
 
-ROWS = [run_row(arm, seed, level=level) for arm, level in (("a", 4.0), ("c", 3.8), ("d", 4.2)) for seed in (0, 1)]
+ROWS = [run_row(arm, seed, level=level) for arm, level in (("a", 4.0), ("c", 3.8), ("d", 4.2)) for seed in range(3)]
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_the_committed_document_is_what_the_committed_rows_say():
 def test_a_changed_digit_in_the_document_is_named_with_its_line(written, capsys):
     check(written)
     lines = written.read_text().split("\n")
-    number = next(n for n, line in enumerate(lines) if line.startswith("| 0.5m | c | 2 |"))
+    number = next(n for n, line in enumerate(lines) if line.startswith("| 0.5m | c | 3 |"))
     lines[number] = lines[number].replace("25.00", "25.01")
     written.write_text("\n".join(lines))
     assert guarded(lambda: check(written)) == 1
@@ -255,8 +255,8 @@ def cells(text: str, start: str) -> list[str]:
 
 
 def test_an_nll_is_the_nats_of_all_frames_over_their_number_and_its_errors_are_over_documents_and_seeds():
-    row = cells(document(ROWS), "| 0.5m | a | 2 |")
-    runs = np.array([[nats for _, _, _, nats in run["documents"]] for run in ROWS[:2]])
+    row = cells(document(ROWS), "| 0.5m | a | 3 |")
+    runs = np.array([[nats for _, _, _, nats in run["documents"]] for run in ROWS[:3]])
     frames = np.array(FRAMES)
     by_seed = runs.sum(axis=1) / frames.sum()
     mean = runs.mean(axis=0)
@@ -272,7 +272,7 @@ def test_a_verdict_follows_from_the_interval():
     assert of(-0.2, -0.1) == "wins"
     assert of(0.1, 0.2) == "loses"
     assert of(-0.1, 0.2) == "no difference"
-    assert of(-0.2, -0.1, seeds=1) == "wins, one seed"
+    assert of(-0.2, -0.1, seeds=2) == "undecided: 2 seeds" and of(-0.2, -0.1, seeds=1) == "undecided: 1 seed"
     assert of(None, None) == "undecided: a single document"
     assert verdict(None) == "no seed in common"
     assert verdict(Estimate(-1.0, -1.1, -0.9, 3, 9), leaks=True) == "a leak, no result (wins)"
@@ -285,19 +285,19 @@ def test_the_document_begins_with_the_verdicts_that_its_tables_have():
         r"beat tokens alone\? piano, 0\.5m \(synthetic\): \*\*c wins\*\*, -0\.\d+ .*conditional on side", short
     )
     assert re.search(r"nothing but the coarse tokens so far\? .*\*\*d loses\*\*, \+0\.\d+", short)
-    assert cells(text, "| 0.5m | c | 2 |")[-1] == "wins" and cells(text, "| 0.5m | d | 2 |")[-1] == "loses"
+    assert cells(text, "| 0.5m | c | 3 |")[-1] == "wins" and cells(text, "| 0.5m | d | 3 |")[-1] == "loses"
 
 
 def test_a_leak_is_labelled_wherever_it_stands():
-    text = document([*ROWS, *(run_row("c'", seed, level=3.0, causality="1 of 1 checks failed") for seed in (0, 1))])
-    assert cells(text, "| 0.5m | c' | 2 |")[-1] == "a leak, no result (wins)"
+    text = document([*ROWS, *(run_row("c'", seed, level=3.0, causality="1 of 1 checks failed") for seed in range(3))])
+    assert cells(text, "| 0.5m | c' | 3 |")[-1] == "a leak, no result (wins)"
     assert cells(text, "| synthetic, piano, 0.5m | c' |")[-1] == "leaks on purpose"
     assert "no result: this mel looks ahead" in text
 
 
 def test_a_leak_that_is_not_on_purpose_breaks_the_promise():
     good = {"kind": "data", "data": "piano", "data_fingerprint": ROWS[0]["data_fingerprint"], "codec": "bundled"}
-    good |= {"codec_causal": True, "codebooks": 4, "mel_sources": ["original"], "split_by": "file"}
+    good |= {"codec_causal": True, "codebooks": 4, "mel_sources": ["original"], "split_by": "file", "test_groups": None}
     good |= {
         "splits": {"train": {"hours": 2.0, "documents": 9, "frames": 540000}},
         "causality": "causal: 6 checks, ...",
@@ -306,7 +306,7 @@ def test_a_leak_that_is_not_on_purpose_breaks_the_promise():
     assert (
         cells(document([good | {"causality": "2 of 6 checks failed"}, *ROWS]), "| nothing sees the future")[-1] == "NO"
     )
-    bad = [*ROWS[:2], ROWS[2] | {"causality": "1 of 1 checks failed"}, *ROWS[3:]]
+    bad = [*ROWS[:3], ROWS[3] | {"causality": "1 of 1 checks failed"}, *ROWS[4:]]
     assert cells(document([good, *bad]), "| nothing sees the future")[-1] == "NO"
 
 
@@ -326,13 +326,13 @@ def contest_row(arm: str, seed: int, level: float) -> dict:
 
 def test_the_contest_is_of_all_codebooks_and_tells_frames_from_steps():
     levels = {"g": 12.0, "g2": 11.0, "h": 10.5, "h-add": 10.6, "i": 11.5}
-    rows = [contest_row(arm, seed, level) for arm, level in levels.items() for seed in (0, 1)]
+    rows = [contest_row(arm, seed, level) for arm, level in levels.items() for seed in range(3)]
     text = document(rows)
     contest = text[text.index("## 4.") : text.index("## 5.")]
     assert "- h, h-add: a likelihood of all 4 codebooks, in their total" in contest
     made = {arm: cells(contest, f"| 0.5m | {arm} | title of") for arm in levels}
     assert made["h"][9:11] == ["2,048,000", "2,048,000"] and made["i"][9:11] == ["512,000", "2,048,000"]
-    scored = {arm: cells(contest, f"| 0.5m | {arm} | 2 |") for arm in levels}
+    scored = {arm: cells(contest, f"| 0.5m | {arm} | 3 |") for arm in levels}
     h, g = ([row for row in rows if row["arm"] == arm] for arm in ("h", "g"))
     bits = [sum(n for *_, n in row["documents"]) / sum(FRAMES) * 75 / math.log(2) for row in h]
     assert scored["h"][7] == f"{np.mean(bits):.1f}"
@@ -372,16 +372,16 @@ def test_baselines_and_floors_stand_with_their_errors():
 
 
 def test_missing_seeds_and_failed_runs_are_shown():
-    failed = {key: value for key, value in run_row("d", 1).items() if key not in ("evaluation", "documents")}
+    failed = {key: value for key, value in run_row("d", 2).items() if key not in ("evaluation", "documents")}
     text = document([*ROWS[:-1], failed | {"kind": "failed", "reason": "out of memory"}])
-    assert "- synthetic, piano: size 0.5m, arm d: seed 1" in text
-    assert re.search(r"- synthetic, piano, 0\.5m, arm d, final, seed 1, .*: out of memory", text)
+    assert "- synthetic, piano: size 0.5m, arm d: seed 2" in text
+    assert re.search(r"- synthetic, piano, 0\.5m, arm d, final, seed 2, .*: out of memory", text)
     again = document([*ROWS, failed | {"kind": "failed", "reason": "out of memory"}])
-    assert "out of memory (made since)" in again and "arm d: seed 1" not in again
+    assert "out of memory (made since)" in again and "arm d: seed 2" not in again
 
 
 def test_what_is_missing_is_told_by_the_grids_own_file():
-    rows = [row | {"experiment": "ablation_inputs"} for row in ROWS]
+    rows = [row | {"experiment": "ablation_inputs"} for row in ROWS if row["seed"] < 2]
     grid = run_file(ROOT / "configs" / "ablation_inputs.py")["ablation"]
     for row in rows:
         row["config"] = row["config"] | {
@@ -389,7 +389,7 @@ def test_what_is_missing_is_told_by_the_grids_own_file():
             "data": {"context": grid.context},
         }
     missing = make_groups(rows)[0].missing()
-    assert "size 0.5m, arm e: all seeds" in missing and "size 0.5m, arm a: seed 2" in missing
+    assert "size 0.5m, arm e: all seeds" in missing and "size 0.5m, arm c: seed 2" in missing
 
 
 def test_a_section_without_rows_says_which_command_fills_it():
@@ -410,6 +410,33 @@ def test_a_sweep_says_what_it_tried_and_where_its_best_point_lies():
     assert (found.tried, found.chosen) == ("3, 1 failed", "lowest rate")
 
 
+def lasting(row: dict, steps: int) -> dict:
+    return row | {"config": row["config"] | {"training": row["config"]["training"] | {"steps": steps}}}
+
+
+def test_only_the_points_among_which_the_choice_was_made_count():
+    """Three short runs, then three longer ones; the final runs took a rate of 0.002."""
+    rates = 1e-3, 2e-3, 4e-3
+    short = [lasting(tune_row("a", rate, 0.3, nll), 100) for rate, nll in zip(rates, (4.9, 4.8, 4.7), strict=True)]
+    longer = [lasting(tune_row("a", rate, 0.3, nll), 500) for rate, nll in zip(rates, (4.3, 4.2, 4.4), strict=True)]
+    found = swept(make_groups([*ROWS, *short, *longer])[0], "a", "0.5m")
+    assert (found.tried, found.spread) == ("3", "4.2000 to 4.4000")  # the best of all six rows, which are three points
+    lower = [row | {"evaluation": row["evaluation"] | {"total_nll": 4.1}} for row in short[2:]]
+    found = swept(make_groups([*ROWS, *short[:2], *lower, *longer])[0], "a", "0.5m")
+    assert found.tried == "3; apart from them 3 of 100 steps, seed 0" and found.chosen == ""
+    assert found.spread == "4.2000 to 4.4000"
+    found = swept(make_groups([*ROWS, *short])[0], "a", "0.5m")
+    assert (found.tried, found.chosen) == ("3; the choice is not the best of them", "")
+
+
+def test_the_choice_is_known_by_its_rate_scaled_to_the_size():
+    wide = {"config": ROWS[0]["config"] | {"model": ROWS[0]["config"]["model"] | {"width": 256}}}
+    finals = [row | wide | {"learning_rate": 0.001, "size": "2m", "parameters": 2_000_000} for row in ROWS[:3]]
+    tunes = [tune_row("a", rate, 0.3, nll) for rate, nll in ((2e-3, 4.2), (4e-3, 4.4))]
+    found = swept(make_groups([*finals, *tunes])[0], "a", "2m")
+    assert (found.tried, found.chosen) == ("2 (at 0.5m on piano)", "lowest rate")
+
+
 def test_rows_of_other_data_or_length_are_never_in_one_table():
     longer = copy.deepcopy(ROWS[0])
     longer["config"]["training"]["steps"] = 2000
@@ -419,21 +446,91 @@ def test_rows_of_other_data_or_length_are_never_in_one_table():
         make_groups([*ROWS, ROWS[0] | {"train_seconds": 1.0}])
 
 
+def test_groups_of_other_data_under_one_name_are_told_apart_in_all_that_names_them():
+    other = [row | {"data_fingerprint": "f" * 16} for row in ROWS]
+    tunes = [tune_row("a", 2e-3, 0.3, 4.2), tune_row("a", 4e-3, 0.3, 4.4) | {"data_fingerprint": "f" * 16}]
+    shorter = copy.deepcopy(ROWS)
+    for row in shorter:
+        row["config"]["data"]["context"] = 128
+    groups = make_groups([*ROWS, *other, *shorter, *tunes])
+    assert [[row["learning_rate"] for row in each.rows if row["stage"] == "tune"] for each in groups] == [
+        [2e-3],
+        [4e-3],
+        [],
+    ]
+    made = make_document([*ROWS, *other, *shorter], {name: "" for name in PASSAGES})
+    assert len({figure.file for figure in made.figures}) == len(made.figures) == 6
+    assert len({each.name for each in groups}) == 3
+    for each in groups:
+        assert f"### {each.title}" in made.text and f"| {each.name}, 0.5m (synthetic) |" in made.text
+
+
+def data_row(**more) -> dict:
+    row = {"kind": "data", "data": "piano", "data_fingerprint": ROWS[0]["data_fingerprint"], "codec": "bundled"}
+    row |= {"codec_causal": True, "codebooks": 4, "mel_sources": ["original"], "split_by": "its manifest"}
+    return row | {"splits": {}, "causality": "causal: 6 checks", "test_groups": None} | more
+
+
+def test_documents_of_one_speaker_count_as_one_where_the_data_says_so():
+    """All documents but one are a speaker's: the mean's error is that of two groups."""
+    speakers = {"by": "speaker", "documents": [[f"d{n}", "x" if n else "y"] for n in range(len(FRAMES))]}
+    text = document([data_row(test_groups=speakers), *ROWS])
+    assert cells(text, "| piano | 0123456789abcdef |")[-2:] == ["its manifest", "2, by speaker"]
+    assert "Nothing says which test documents share" not in text
+    runs = np.array([[nats for _, _, _, nats in run["documents"]] for run in ROWS[:3]]).mean(axis=0)
+    nats, frames = (np.array([values[0], sum(values[1:])]) for values in (runs, FRAMES))
+    residuals = nats - nats.sum() / frames.sum() * frames
+    stderr = math.sqrt(2 * (residuals**2).sum()) / frames.sum()
+    assert cells(text, "| 0.5m | a | 3 |")[4] == f"{stderr:.4f}"
+    assert "Nothing says which test documents share a speaker or a work (piano)" in document([data_row(), *ROWS])
+    lacking = speakers | {"documents": speakers["documents"][1:]}
+    with pytest.raises(RequestError, match="which group the document d0 belongs"):
+        document([data_row(test_groups=lacking), *ROWS])
+
+
+def test_rows_of_several_commits_or_of_uncommitted_changes_are_named():
+    said = "- synthetic, piano: abc1234 and def5678"
+    assert said in document([*ROWS[:-1], ROWS[-1] | {"commit": "def5678"}])
+    assert "- synthetic, piano: abc1234-dirty" in document([row | {"commit": "abc1234-dirty"} for row in ROWS])
+    assert "Not made by one committed version" not in document(ROWS)
+
+
+def test_runs_that_only_show_that_it_works_are_called_no_result():
+    tiny = [row | {"experiment": "ablation_tiny"} for row in ROWS]
+    assert "**All runs of this document are of `ablation_tiny`: " in document(tiny)
+    assert "**Some runs of this document are of `ablation_tiny`: " in document([*tiny, *ROWS])
+    assert "no result" not in document(ROWS).split("## In short")[0]
+
+
+SIZES = {"s": (100_000, 4.0), "m": (1_000_000, 3.5), "l": (10_000_000, 3.0)}
+TENFOLD = "equals a token-only model (a) of 10 times"
+
+
+def sized(arm: str, name: str, level: float, seeds: int = 3) -> list[dict]:
+    return [run_row(arm, seed, level=level, size=name, parameters=SIZES[name][0]) for seed in range(seeds)]
+
+
 def test_ten_times_the_size_is_claimed_by_the_lower_end_of_the_interval_alone():
-    sizes = {"s": (100_000, 4.0), "m": (1_000_000, 3.5), "l": (10_000_000, 3.0)}
-    rows = [run_row("a", 0, level=nll, size=name, parameters=n) for name, (n, nll) in sizes.items()]
+    rows = [row for name, (_, nll) in SIZES.items() for row in sized("a", name, nll)]
     for level, holds in ((3.2, "yes"), (3.9, "NO"), (2.0, "yes")):
-        hybrid = run_row("c", 0, level=level, size="s", parameters=100_000)
-        assert cells(document([*rows, hybrid]), "| c equals a token-only model (a) of 10 times")[-1] == holds
-    large = run_row("c", 0, level=2.0, size="l", parameters=10_000_000)  # beyond all that was trained: nothing is known
-    assert cells(document([*rows, large]), "| c equals a token-only model (a) of 10 times")[-1] == "not decided"
+        assert cells(document([*rows, *sized("c", "s", level)]), f"| c {TENFOLD}")[-1] == holds
+    # Beyond all that was trained nothing is known, nor of two seeds.
+    for hybrid in (sized("c", "l", 2.0), sized("c", "s", 3.2, seeds=2)):
+        assert cells(document([*rows, *hybrid]), f"| c {TENFOLD}")[-1] == "not decided"
 
 
-def test_a_multiplier_beyond_the_sizes_is_a_bound():
-    worth = Multiplier(None, math.inf, math.inf, "above", 8.0, "a line")
-    assert in_words(worth, 9) == "more than 8.00, the end of the fitted sizes (8.00 to beyond the largest)"
-    assert in_words(Multiplier(2.0, 0.0, 3.0, "inside", None, "a line"), 9) == "2.00 (beyond the smallest to 3.00)"
-    assert in_words(Multiplier(2.0, 2.0, 2.0, "inside", None, "a line"), 1) == "2.00 (no interval: a single document)"
+def test_a_leak_is_worth_no_parameters():
+    rows = [row for name, (_, nll) in SIZES.items() for row in sized("a", name, nll)]
+    text = document([*rows, *sized("c'", "s", 2.0)])
+    assert TENFOLD not in text
+    assert cells(text, "| synthetic | piano | c' | s | a |")[5].startswith("a leak, no result: more than 100.00")
+
+
+def test_a_multiplier_says_where_its_interval_ends_and_of_how_few_seeds_it_is():
+    worth = Multiplier(None, 8.0, math.inf, "above", 8.0, "a line", 3)
+    assert str(worth) == "more than 8.00: outside the fitted range (8.00 to beyond the largest)"
+    inside = Multiplier(2.0, 0.0, 3.0, "inside", None, "a line", 2)
+    assert str(inside) == "2.00 (from beyond the smallest to 3.00, 2 seeds)"
 
 
 def test_distances_of_a_closed_loop_are_above_their_floor_only_beyond_their_error():
@@ -509,7 +606,7 @@ def left(tmp_path: Path, monkeypatch) -> Path:
     splits = {"train": 50, "test": 75}
     documents = {split: [markov_document(split, frames, matrix, rng)] for split, frames in splits.items()}
     index = write_dataset(tmp_path / "d", documents)
-    monkeypatch.setattr(collecting, "_causality", lambda folder: f"causal: 1 checks of {folder}")
+    monkeypatch.setattr(describing, "_causality", lambda folder: f"causal: 1 checks of {folder}")
     row = run_row("a", data_fingerprint=training_data_fingerprint(index))
     save(tmp_path / "results.jsonl", [row | {"command": f"wgpt ablate c.py --data piano={tmp_path}/d"}])
     (tmp_path / "loop").mkdir()
@@ -537,6 +634,40 @@ def test_what_is_collected_makes_a_document_that_agrees(left, capsys):
     before = out.read_bytes()
     collect(CollectArgs(rows=(out, *rows), data=(f"piano={left}/d",), out=out))  # again: nothing is there twice
     assert out.read_bytes() == before
+
+
+def test_documents_share_the_first_column_that_all_have_and_that_tells_them_apart():
+    def test(name: str, **more) -> dict:
+        return {"path": f"{name}.flac", "name": name, "fate": "used", "split": "test"} | more
+
+    read = [test("a", speaker="x", metadata={"chapter_id": "1"}), test("b", speaker="y", metadata={"chapter_id": "1"})]
+    other = [test("c", speaker="z") | {"split": "train"}, {"path": "d", "fate": "failed", "reason": "silence"}]
+    assert shared_by([*read, *other]) == {"by": "speaker", "documents": [["a", "x"], ["b", "y"]]}
+    works = [test("a", speaker="x", metadata={"work": 1}), test("b", speaker="x", metadata={"work": 2})]
+    assert shared_by(works) == {"by": "work", "documents": [["a", "1"], ["b", "2"]]}
+    plain = {"path": "e.flac", "fate": "used", "split": "test", "metadata": {"piece": "p"}}
+    assert shared_by([*works, plain]) is None
+    pieces = shared_by([plain, plain | {"path": "f.flac", "metadata": {"piece": "q"}}])
+    assert pieces == {"by": "piece", "documents": [["e.flac", "p"], ["f.flac", "q"]]}
+
+
+@pytest.mark.parametrize(
+    ("resplit", "line", "said"),
+    [
+        (False, {"path": "a.flac", "split": "test"}, "its manifest"),
+        (True, {"path": "a.flac", "split": "test"}, "file"),
+        (False, {"path": "a.flac"}, "file"),
+        (False, None, "its manifest, or file where that has no splits"),
+    ],
+)
+def test_what_held_documents_out_is_the_manifest_where_it_says_so(left, resplit, line, said):
+    manifest = left / "manifest.jsonl"
+    if line is not None:
+        save(manifest, [line])
+    index = left / "d" / "index.json"
+    options = {"source": str(manifest), "resplit": resplit, "split_by": "file"}
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"options": options}))
+    assert describing.describe_data("piano", left / "d")["split_by"] == said
 
 
 def test_a_row_whose_folder_has_no_name_is_not_collected(left):

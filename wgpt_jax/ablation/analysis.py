@@ -1,6 +1,7 @@
 """What the rows of an ablation say together: means over seeds, paired differences, what a mel is worth in parameters.
 
-Pure functions over rows of ``results.jsonl``. Every interval holds 95 %.
+Pure functions over rows of ``results.jsonl``. Every interval is made to hold 95 %
+(:mod:`wgpt_jax.ablation.resampling`).
 """
 
 import dataclasses
@@ -12,9 +13,12 @@ import numpy as np
 from scipy.special import stdtrit
 
 from wgpt_jax.ablation.curve import fit_curves
+from wgpt_jax.ablation.resampling import draw_means, draw_weights, interval
 
 Row = Mapping[str, Any]
 RESAMPLES = 2000
+ENOUGH = 3
+"""Seeds from which on anything is decided: of two, Student's interval is too wide to, and any other too narrow."""
 _COARSE, _TOTAL = 2, 3  # columns of a row's documents
 
 
@@ -26,44 +30,55 @@ class Estimate:
     low: float | None
     high: float | None
     seeds: int
-    documents: int
+    groups: int
+    """Documents, or groups of documents that share a speaker or a work, where that is known."""
 
     @property
     def decided(self) -> bool:
-        """Whether the interval leaves zero out."""
-        return self.low is not None and (self.low > 0 or self.high < 0)
+        """Whether there are enough seeds, and the interval leaves zero out."""
+        return self.seeds >= ENOUGH and self.low is not None and (self.low > 0 or self.high < 0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Multiplier:
     """Parameters of the token-only model with a hybrid's NLL, over those of the hybrid.
 
-    Where that size is outside the sizes that were trained, ``value`` is None and ``where`` says on which side: nothing
-    is extrapolated. ``low`` is 0 and ``high`` is infinite where that end of the interval is outside.
+    Where that size is outside the sizes that were fitted, ``value`` is None and ``where`` says on which side: nothing
+    is extrapolated. ``low`` is 0 and ``high`` is infinite where that end of the interval is not known; both are None of
+    a single document.
     """
 
     value: float | None
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     where: str
-    """inside, above (more parameters than any that were trained) or below the fitted range; undefined if the token-only
+    """inside, above (more parameters than any that were fitted) or below the fitted range; undefined if the token-only
     NLL does not fall with the parameters."""
     bound: float | None
     """The multiplier at the end of the range that it is beyond."""
     curve: str
     """What was fitted."""
+    seeds: int
+    """Of the size or the hybrid that has the fewest."""
 
     def __str__(self) -> str:
-        low = "from below the range" if self.low == 0 else f"from {self.low:.2f}"
-        high = "to above the range" if math.isinf(self.high) else f"to {self.high:.2f}"
-        if math.isinf(self.low):
-            low, high = "all of it", "above the range"
         if self.where == "undefined":
             return "not defined: the token-only NLL does not fall with the parameters"
         if self.value is None:
-            side = "more" if self.where == "above" else "less"
-            return f"{side} than {self.bound:.2f}: outside the fitted range ({low} {high})"
-        return f"{self.value:.2f} ({low} {high})"
+            said = f"{'more' if self.where == 'above' else 'less'} than {self.bound:.2f}: outside the fitted range"
+        else:
+            said = f"{self.value:.2f}"
+        if self.low is None:
+            return f"{said} (no interval: a single document)"
+        low = "from beyond the smallest" if self.low == 0 else f"{self.low:.2f}"
+        high = "beyond the largest" if math.isinf(self.high) else f"{self.high:.2f}"
+        few = f", {count_seeds(self.seeds)}" if self.seeds < ENOUGH else ""
+        return f"{said} ({low} to {high}{few})"
+
+
+def count_seeds(seeds: int) -> str:
+    """``1 seed``, ``2 seeds``."""
+    return f"{seeds} seed{'' if seeds == 1 else 's'}"
 
 
 def final_runs(rows: Sequence[Row], **wanted: Any) -> list[Row]:
@@ -92,21 +107,29 @@ def mean_over_seeds(rows: Sequence[Row], *, total: bool = True) -> Estimate:
 
 
 def paired_difference(
-    first: Sequence[Row], second: Sequence[Row], *, total: bool = True, resamples: int = RESAMPLES, seed: int = 0
+    first: Sequence[Row],
+    second: Sequence[Row],
+    *,
+    total: bool = True,
+    groups: Mapping[str, str] | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> Estimate:
     """Mean NLL of ``first`` minus ``second`` over the seeds that both have, paired by document and by seed.
 
-    The interval is the percentile bootstrap's over documents and seeds, both drawn with replacement: of what other
-    documents and other seeds would give. With very few seeds it is too narrow; one seed is not resampled.
+    The interval is of what other documents and other seeds would give (:func:`~wgpt_jax.ablation.resampling.draw_means`
+    of the paired differences); of one seed, of what other documents would.
 
     Args:
         first, second: runs of two arms, scored on the same documents.
         total: nats of all output codebooks per frame; False: of the coarse token.
-        resamples: draws of the bootstrap.
+        groups: what each document shares with others, as its speaker; None: documents are independent.
+        resamples: draws.
         seed: of the draws.
 
     Raises:
-        ValueError: if the two have no seed in common, or were not scored on the same frames.
+        ValueError: if the two have no seed in common, or were not scored on the same frames, or ``groups`` lacks a
+            document.
     """
     common = sorted({row["seed"] for row in first} & {row["seed"] for row in second})
     if not common:
@@ -116,87 +139,106 @@ def paired_difference(
     ]
     if _documents(sides[0][0]) != _documents(sides[1][0]):
         raise ValueError("the two arms were not scored on the same frames")
-    nats, frames = (nats_of(side, total=total) for side in sides), nats_of(sides[0])[1]
-    ours, theirs = (each for each, _ in nats)
+    (ours, frames), (theirs, _) = (nats_of(side, total=total, groups=groups) for side in sides)
     difference, rng = ours - theirs, np.random.default_rng(seed)
     value = float(difference.sum() / (len(common) * frames.sum()))
     if len(frames) < 2:
         return Estimate(value, None, None, len(common), len(frames))
-    drawn = _resampled(difference, frames, _weights(len(frames), resamples, rng), rng)
-    low, high = np.percentile(drawn, [2.5, 97.5])
+    low, high = interval(draw_means(difference, frames, draw_weights(len(frames), resamples, rng), rng))
     return Estimate(value, float(low), float(high), len(common), len(frames))
 
 
 def multiplier(
-    tokens: Sequence[Row], hybrid: Sequence[Row], *, total: bool = True, resamples: int = RESAMPLES, seed: int = 0
+    tokens: Sequence[Row],
+    hybrid: Sequence[Row],
+    *,
+    total: bool = True,
+    groups: Mapping[str, str] | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> Multiplier:
     """How many times a hybrid's parameters a token-only model needs for the same NLL.
 
-    The token-only NLL is fitted over its sizes (:func:`~wgpt_jax.ablation.curve.fit_curves`). The interval is the
-    percentile bootstrap's: documents are drawn with replacement, the same for all runs, and seeds within each size.
+    The token-only NLL is fitted over its sizes up to the best of them (:func:`~wgpt_jax.ablation.curve.fit_curves`).
+    Where the fit has the hybrid's NLL nowhere in that range, and a token-only model that was trained is as good as the
+    hybrid, the smallest such model's size is taken. The interval is of the same done with draws
+    (:func:`~wgpt_jax.ablation.resampling.draw_means`): documents are drawn the same for all runs, seeds of each size.
 
     Args:
         tokens: final runs of the token-only arm, two sizes or more.
         hybrid: final runs of a hybrid at one size, scored on the same documents.
         total: nats of all output codebooks per frame; False: of the coarse token.
-        resamples: draws of the bootstrap.
+        groups: what each document shares with others, as its speaker; None: documents are independent.
+        resamples: draws.
         seed: of the draws.
 
     Raises:
-        ValueError: if there are fewer than two sizes, or not all were scored on the same frames.
+        ValueError: if there are fewer than two sizes, not all were scored on the same frames, or ``groups`` lacks a
+            document.
     """
-    sizes = sorted({row["parameters"] for row in tokens})
+    sizes = np.array(sorted({row["parameters"] for row in tokens}), float)
     if len(sizes) < 2:
         raise ValueError("a curve needs the token-only arm at two sizes or more")
-    groups = [[row for row in tokens if row["parameters"] == size] for size in sizes]
-    if any(_documents(group[0]) != _documents(hybrid[0]) for group in groups):
+    by_size = [[row for row in tokens if row["parameters"] == size] for size in sizes]
+    if any(_documents(rows[0]) != _documents(hybrid[0]) for rows in by_size):
         raise ValueError("the runs were not scored on the same frames")
-    rng, frames = np.random.default_rng(seed), nats_of(hybrid)[1]
-    weights = np.concatenate([np.ones((1, len(frames))), _weights(len(frames), resamples, rng)])
+    rng, count = np.random.default_rng(seed), len(nats_of(hybrid, groups=groups)[1])
+    weights = draw_weights(count, resamples, rng) if count > 1 else None
 
     def scores(rows: Sequence[Row]) -> np.ndarray:
-        """[1 + resamples]: as it is, then resampled."""
-        nats = nats_of(rows, total=total)[0]
-        return np.concatenate([[nats.sum() / (len(nats) * frames.sum())], _resampled(nats, frames, weights[1:], rng)])
+        """[1 + resamples]: as it is, then drawn; [1] of a single document."""
+        nats, frames = nats_of(rows, total=total, groups=groups)
+        mean = [nats.sum() / (len(nats) * frames.sum())]
+        return np.array(mean) if weights is None else np.append(mean, draw_means(nats, frames, weights, rng))
 
-    curves = fit_curves(np.array(sizes, float), np.stack([scores(group) for group in groups], axis=1))
-    ratio = curves.size_at(scores(hybrid)) / float(np.mean([row["parameters"] for row in hybrid]))
-    least, most = (size / float(np.mean([row["parameters"] for row in hybrid])) for size in (sizes[0], sizes[-1]))
-    censored = np.where(ratio < least, 0.0, np.where(ratio > most, np.inf, ratio))[1:]
-    # A resampled curve that does not fall says nothing: it widens the interval at both ends.
-    low = np.percentile(np.nan_to_num(censored, nan=0.0, posinf=np.inf), 2.5, method="nearest")
-    high = np.percentile(np.nan_to_num(censored, nan=np.inf, posinf=np.inf), 97.5, method="nearest")
+    levels, ours = np.stack([scores(rows) for rows in by_size], axis=1), scores(hybrid)
+    curves, own = fit_curves(sizes, levels), float(np.mean([row["parameters"] for row in hybrid]))
+    reached, as_good = curves.size_at(ours), levels <= ours[:, None]
+    matched = (reached > curves.ends) & as_good.any(axis=1)
+    ratio = np.where(matched, sizes[as_good.argmax(axis=1)], reached) / own
+    least, most = sizes[0] / own, curves.ends / own
+    # A drawn curve that does not fall says nothing: it widens the interval at both ends. One that does not reach the
+    # hybrid says no more than that its largest size is too small.
+    lows = np.where(np.isnan(ratio) | (ratio < least), 0.0, np.minimum(ratio, most))
+    highs = np.where(np.isnan(ratio) | (ratio > most), np.inf, np.maximum(ratio, least))
+    low = high = None
+    if weights is not None:
+        low = float(np.percentile(lows[1:], 2.5, method="nearest"))
+        high = float(np.percentile(highs[1:], 97.5, method="nearest"))
+    where, bound = "inside", None
     if np.isnan(ratio[0]):
-        return Multiplier(None, float(low), float(high), "undefined", None, curves.form)
-    if least <= ratio[0] <= most:
-        return Multiplier(float(ratio[0]), float(low), float(high), "inside", None, curves.form)
-    where, bound = ("below", least) if ratio[0] < least else ("above", most)
-    return Multiplier(None, float(low), float(high), where, bound, curves.form)
+        where = "undefined"
+    elif ratio[0] < least:
+        where, bound = "below", float(least)
+    elif ratio[0] > most[0]:
+        where, bound = "above", float(most[0])
+    value = float(ratio[0]) if where == "inside" else None
+    seeds = min(len({row["seed"] for row in rows}) for rows in (*by_size, hybrid))
+    return Multiplier(value, low, high, where, bound, curves.form, seeds)
 
 
-def nats_of(rows: Sequence[Row], *, total: bool = True) -> tuple[np.ndarray, np.ndarray]:
-    """Nats [runs, documents] of some runs, and the frames of each document [documents].
+def nats_of(
+    rows: Sequence[Row], *, total: bool = True, groups: Mapping[str, str] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Nats [runs, groups] of some runs, and the frames [groups]; a group is a document where ``groups`` is None.
 
     Raises:
-        ValueError: if they were not scored on the same frames.
+        ValueError: if they were not scored on the same frames, or ``groups`` lacks a document.
     """
-    if any(_documents(row) != _documents(rows[0]) for row in rows):
+    documents = _documents(rows[0])
+    if any(_documents(row) != documents for row in rows):
         raise ValueError("the runs were not scored on the same frames")
     column = _TOTAL if total else _COARSE
     nats = np.array([[document[column] for document in row["documents"]] for row in rows], float)
-    return nats, np.array([frames for _, frames in _documents(rows[0])], float)
+    frames = np.array([count for _, count in documents], float)
+    if groups is None:
+        return nats, frames
+    if lacking := next((name for name, _ in documents if name not in groups), None):
+        raise ValueError(f"nothing says to which group the document {lacking} belongs")
+    names = [groups[name] for name, _ in documents]
+    belongs = np.array([[name == group for group in dict.fromkeys(names)] for name in names], float)
+    return nats @ belongs, frames @ belongs
 
 
 def _documents(row: Row) -> list[tuple[str, int]]:
     return [(document[0], document[1]) for document in row["documents"]]
-
-
-def _weights(count: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """How often each of ``count`` things is drawn, [resamples, count]."""
-    return rng.multinomial(count, np.full(count, 1 / count), size=resamples).astype(float)
-
-
-def _resampled(nats: np.ndarray, frames: np.ndarray, documents: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Nats per frame [R] with documents drawn as often as [R, documents] says, and seeds drawn here."""
-    seeds = _weights(len(nats), len(documents), rng)
-    return ((seeds @ nats) * documents).sum(axis=1) / (len(nats) * (documents @ frames))

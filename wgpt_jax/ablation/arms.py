@@ -28,7 +28,7 @@ INPUTS: dict[str, Arm] = {
 CONTEST: dict[str, Arm] = {
     arm.name: arm
     for arm in (
-        Arm("g", "codebooks summed, delay", _SUMMED | _OUT | {"pattern": "delay"}, keep_checkpoints=True),
+        Arm("g", "codebooks summed, delay", _SUMMED | _OUT | {"pattern": "delay"}),
         Arm("g2", "codebooks summed, depth", _SUMMED | _OUT | {"pattern": "depth"}, keep_checkpoints=True),
         Arm(
             "h",

@@ -1,15 +1,42 @@
 """What can be known before anything trains: whether the data fits the arms, and the rows that are there the grid."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wgpt_jax.ablation.counts import Sized
-from wgpt_jax.ablation.grid import Ablation
+from wgpt_jax.ablation.grid import Ablation, Arm
 from wgpt_jax.ablation.results import Results, check_unchanged
-from wgpt_jax.ablation.runs import Run, arms_in, configured, is_of, tuned_point
+from wgpt_jax.ablation.runs import Run, arms_in, configured, is_diverged, is_of, tuned_point
+from wgpt_jax.config import Config
 from wgpt_jax.data.index import DataIndex
 from wgpt_jax.errors import RequestError
 from wgpt_jax.runs import check_model_fits_data
+
+
+def fitted(ablation: Ablation, folders: Mapping[str, Path], indices: Mapping[str, DataIndex]) -> Ablation:
+    """The grid with the vocabulary and the mel bands of the data, which one model per arm must fit.
+
+    Args:
+        ablation: the grid.
+        folders: prepared data by name.
+        indices: what it is, by the same names.
+
+    Raises:
+        RequestError: if data sets differ in one of them.
+    """
+    found = {name: (index.codec.codebook_size, index.mel.bands) for name, index in indices.items()}
+    first, *others = found
+    for name in others:
+        if found[name] != found[first]:
+            told = " and ".join(
+                f"{folders[each]} has {found[each][0]} entries per codebook and {found[each][1]} mel bands"
+                for each in (first, name)
+            )
+            raise RequestError(f"{told}: prepare both with the same --codec and --mel.bands, or ablate one at a time")
+    vocabulary, bands = found[first]
+    model = dataclasses.replace(ablation.base.model, vocabulary=vocabulary, mel_bands=bands)
+    return dataclasses.replace(ablation, base=dataclasses.replace(ablation.base, model=model))
 
 
 def check_data(
@@ -37,20 +64,23 @@ def check_data(
             index.split(split)
         for arm in arms_in(ours, ablation):
             for size in dict.fromkeys(run.size for run in ours if run.arm == arm.name):
-                model = sized[arm.name, size].config
-                check_model_fits_data(model, index, folders[name])
-            codebooks = model.model.input_codebooks
-            if codebooks > index.codebooks:
-                raise RequestError(
-                    f"arm {arm.name} reads {codebooks} codebooks, the data in {folders[name]} has {index.codebooks}; "
-                    f"prepare it with --num-codebooks {codebooks}, or leave the arm out with --only"
-                )
-            if arm.mel is not None and arm.mel not in index.mel_sources:
+                _check_fit(arm, sized[arm.name, size].config, index, folders[name])
+            if missing := [source for source in arm.mix if source not in index.mel_sources]:
                 have = ",".join(index.mel_sources)
                 raise RequestError(
-                    f"arm {arm.name} reads the mel {arm.mel}, the data in {folders[name]} has {have}; prepare it with "
-                    f"--mel-sources {have},{arm.mel}, or leave the arm out with --only"
+                    f"arm {arm.name} reads the mel {missing[0]}, the data in {folders[name]} has {have}; prepare it "
+                    f"with --mel-sources {have},{missing[0]}, or leave the arm out with --only"
                 )
+
+
+def _check_fit(arm: Arm, config: Config, index: DataIndex, folder: Path) -> None:
+    try:
+        check_model_fits_data(config, index, folder)
+    except RequestError as error:
+        needed = max(config.model.output_codebooks, config.model.input_codebooks)
+        prepare = f"prepare it with --num-codebooks {needed}, or " if needed > index.codebooks else ""
+        wrong = str(error).partition("; ")[0]  # what follows are flags of wgpt train
+        raise RequestError(f"arm {arm.name}: {wrong}; {prepare}leave the arm out with --only") from error
 
 
 def check_rows(
@@ -70,12 +100,18 @@ def check_rows(
         results: the rows.
 
     Returns:
-        the runs that need not be made.
+        the runs that need not be made: those that are scored, and points of a sweep that diverged.
 
     Raises:
         RequestError: naming what differs.
     """
-    rows = [row for row in results.rows if row["kind"] == "run" and row["experiment"] == ablation.name]
+    for row in results.rows:
+        if row["kind"] in ("run", "failed") and row["experiment"] != ablation.name:
+            raise RequestError(
+                f"{results.path} has rows of the experiment {row['experiment']}, this one is {ablation.name}; take "
+                "another --workdir"
+            )
+    rows = [row for row in results.rows if row["kind"] == "run" or (is_diverged(row) and row["stage"] == "tune")]
     made = set()
     for run in runs:
         point = tuned_point(ablation, run, results.rows)

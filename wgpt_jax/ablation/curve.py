@@ -11,14 +11,19 @@ _GOLDEN = (np.sqrt(5) - 1) / 2
 
 @dataclasses.dataclass(frozen=True)
 class Curves:
-    """Fits to several samples of the same sizes: a + b * (N / scale)^-c each; a - b * log(N / scale) where c is 0."""
+    """Fits to several samples of the same sizes: a + b * (N / scale)^-c each; a - b * log(N / scale) where c is 0.
+
+    Where there is nothing to fit, a and b are nan.
+    """
 
     a: np.ndarray
     b: np.ndarray
     c: np.ndarray
+    ends: np.ndarray
+    """The largest size [R] that each is fitted to: that with the lowest NLL."""
     scale: float
     form: str
-    """In words."""
+    """What was fitted to the first sample, in words."""
 
     def at(self, sizes: np.ndarray) -> np.ndarray:
         """NLL [R, sizes]."""
@@ -41,17 +46,42 @@ class Curves:
 def fit_curves(sizes: np.ndarray, nll: np.ndarray) -> Curves:
     """Least squares of a + b * N^-c, or of a line in log N where there are fewer than four sizes.
 
-    For a given c the best a and b are those of a straight line; c is found on a grid, then by golden section.
+    Each sample is fitted up to the size that has its lowest NLL: beyond it larger models are no better (trained too
+    short, or with too little data), and a curve that can only fall would flatten out above the best of them. Where
+    fewer than two sizes are left, nothing is fitted.
 
     Args:
-        sizes: parameters [K], K at least 2.
+        sizes: parameters [K], rising, K at least 2.
         nll: nats [R, K]: R samples of the same sizes.
     """
+    sizes, nll = np.asarray(sizes, float), np.atleast_2d(nll)
     scale = float(np.exp(np.log(sizes).mean()))
-    logs, nll = np.log(sizes / scale), np.atleast_2d(nll)
-    if len(sizes) < 4:
+    last = nll.argmin(axis=1)
+    a, b, c = np.full((3, len(nll)), np.nan)
+    c[:] = 0
+    for count in np.unique(last[last > 0]) + 1:
+        of = last + 1 == count
+        a[of], b[of], c[of] = _fit(np.log(sizes[:count] / scale), nll[of, :count])
+    return Curves(a, b, c, sizes[last], scale, _form(last[0] + 1, len(sizes)))
+
+
+def _form(count: int, among: int) -> str:
+    if count < 2:
+        return "nothing: the smallest size has the lowest NLL"
+    what = "a line in log N" if count < 4 else "a + b * N^-c"
+    if count == among:
+        return f"{what} through {count} sizes"
+    return f"{what} through {count} of {among} sizes, up to that with the lowest NLL"
+
+
+def _fit(logs: np.ndarray, nll: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """a, b and c [R] of samples [R, K] at log(N / scale) [K].
+
+    For a given c the best a and b are those of a straight line; c is found on a grid, then by golden section.
+    """
+    if len(logs) < 4:
         a, b, _ = _line(np.broadcast_to(-logs, nll.shape), nll)
-        return Curves(a, b, np.zeros(len(nll)), scale, f"a line in log N through {len(sizes)} sizes")
+        return a, b, np.zeros(len(nll))
 
     def errors(c: np.ndarray) -> np.ndarray:
         return _line(np.exp(-c[:, None] * logs), nll)[2]
@@ -65,7 +95,7 @@ def fit_curves(sizes: np.ndarray, nll: np.ndarray) -> Curves:
         low, high = np.where(lower, low, left), np.where(lower, right, high)
     c = (low + high) / 2
     a, b, _ = _line(np.exp(-c[:, None] * logs), nll)
-    return Curves(a, b, c, scale, f"a + b * N^-c through {len(sizes)} sizes")
+    return a, b, c
 
 
 def _line(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -18,8 +18,8 @@ class Display:
     """Runs done, those under way with their step and loss, and how long the rest may take."""
 
     def __init__(self, total: int, done: int, stream: TextIO | None = None):
-        """Of ``total`` runs, ``done`` of which were made before."""
-        self.total, self.done = total, done
+        """Of ``total`` runs, ``done`` of which were made before; while ``growing``, there may be more."""
+        self.total, self.done, self.growing = total, done, False
         self._stream = stream or sys.stdout
         self._terminal = self._stream.isatty()
         self._drawn, self._looked = 0, time.monotonic()
@@ -42,7 +42,7 @@ class Display:
             return
         self._looked = now
         left = "" if seconds_left is None else f", about {duration(seconds_left)} left"
-        head = f"{self.done} of {self.total} runs{left}"
+        head = f"{self.done} of {'at least ' if self.growing else ''}{self.total} runs{left}"
         lines = [_described(process) for process in running]
         if self._terminal:
             self._clear()

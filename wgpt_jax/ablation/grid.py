@@ -1,6 +1,7 @@
 """What an ablation is: arms, sizes, seeds and the sweep that tunes each arm, as ``configs/ablation_*.py`` define it."""
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,17 +45,21 @@ SIZES: dict[str, Size] = {
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """Runs that choose an arm's learning rate and embedding scale: all pairs, by NLL on the validation split."""
+    """Runs that choose an arm's learning rate and embedding scale, by NLL on the validation split: all pairs, and more
+    beyond an edge that the best of them is on (:func:`wgpt_jax.ablation.sweep.follow`).
+    """
 
     learning_rates: tuple[float, ...]
     embedding_stds: tuple[float, ...]
     steps: int
     """Steps of each of its runs."""
     seed: int = 0
+    extend: int = 0
+    """Largest number of further points beyond each end of an axis that has several values."""
 
     @property
     def points(self) -> tuple[tuple[float, float], ...]:
-        """Every (learning rate, embedding_std)."""
+        """Every (learning rate, embedding_std) of the grid."""
         return tuple((rate, std) for rate in self.learning_rates for std in self.embedding_stds)
 
 
@@ -69,6 +74,8 @@ class Arm:
     """Keys of the model's configuration that make the arm what it is."""
     mel: str | None = None
     """Mel source of a hybrid, in training and in evaluation."""
+    mel_mix: Mapping[str, float] | None = dataclasses.field(default=None, hash=False)
+    """Mel sources of training windows, weighted, where they are others than ``mel`` alone."""
     batch_divisor: int = 1
     """Divides the batch: an arm that takes K steps per frame has equal compute at a K-th of the frames."""
     leaks: bool = False
@@ -83,13 +90,19 @@ class Arm:
         """Whether it reads a mel."""
         return self.mel is not None
 
+    @property
+    def mix(self) -> dict[str, float]:
+        """Mel sources that it is trained on, weighted; empty if it reads no mel."""
+        return dict(self.mel_mix or ({self.mel: 1.0} if self.hybrid else {}))
+
 
 @dataclasses.dataclass(frozen=True)
 class Ablation:
     """A grid of runs: arms x sizes x data sets x seeds, all at the same steps, batch and context.
 
     Each arm is first tuned at each size (stage ``tune``: every point of the sweep, scored on the validation split),
-    then trained with the best of the sweep for every seed (stage ``final``, scored on the test split).
+    then trained with the best of the sweep for every seed (stage ``final``, scored on the test split). Vocabulary and
+    mel bands are the data's.
     """
 
     arms: tuple[Arm, ...]
@@ -108,7 +121,7 @@ class Ablation:
     base: Config = Config()  # noqa: RUF009 (frozen)
     """Everything else."""
     name: str = ""
-    """Of the experiment; the file's by default."""
+    """Of the experiment: in its rows, so that another in the same folder is noticed. The file's by default."""
 
     def arm(self, name: str) -> Arm:
         """The arm of a name; RequestError if there is none."""
@@ -145,7 +158,7 @@ class Ablation:
             "depformer_width": size.depformer_width,
         }
         base["model"] |= shape | {"inputs": "hybrid" if arm.hybrid else "tokens"} | dict(arm.model)
-        base["data"] |= {"context": self.context} | ({"mel_mix": {arm.mel: 1.0}} if arm.hybrid else {})
+        base["data"] |= {"context": self.context} | ({"mel_mix": arm.mix} if arm.hybrid else {})
         base["training"] |= {"steps": self.steps, "batch": self.batch // arm.batch_divisor}
         base["training"] |= {"eval_every": self.eval_every}
         base["checkpoint"] |= {"every": self.eval_every, "keep": 1}
@@ -155,14 +168,20 @@ class Ablation:
         """Checks that the comparison would be fair; returns itself.
 
         Raises:
-            RequestError: if names are not unique, a number cannot work, or a token-only arm is tuned less than another.
+            RequestError: if a name is missing, unfit or not unique, a number cannot work, or a token-only arm is tuned
+                less than another.
         """
+        if not self.name:
+            raise RequestError("the ablation has no name; give Ablation(..., name=...)")
         for what, things in (("arm", self.arms), ("size", self.sizes)):
             names = _names(things)
             if not names:
                 raise RequestError(f"the ablation has no {what}s")
             if len(set(names)) < len(names):
                 raise RequestError(f"two {what}s of the ablation have the same name: {', '.join(names)}")
+            for name in names:
+                if not is_fit(name):
+                    raise RequestError(f"{what} {name!r} of the ablation: a name of files cannot be that; {FIT}")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise RequestError(f"the seeds of the ablation are {self.seeds}; give different ones, at least one")
         for key in ("steps", "batch", "context", "eval_every"):
@@ -175,6 +194,15 @@ class Ablation:
             _check_sweep(arm, self.sweep_of(arm))
         _check_tuning(self)
         return self
+
+
+FIT = "take letters, digits and any of _ . + - (a ' only at the end)"
+_FIT = re.compile(r"[\w.+-]+'?")
+
+
+def is_fit(name: str) -> bool:
+    """Whether a name can be part of files' names, and of ``--only``."""
+    return _FIT.fullmatch(name) is not None
 
 
 def _names(things: Sequence[Any]) -> list[str]:
@@ -193,6 +221,10 @@ def _check_sweep(arm: Arm, sweep: Sweep) -> None:
         raise RequestError(f"the sweep of arm {arm.name} needs positive learning rates, embedding_stds and steps")
     if len(set(sweep.points)) < len(sweep.points):
         raise RequestError(f"the sweep of arm {arm.name} names a value twice")
+    if sweep.extend < 0 or (sweep.extend and len(sweep.points) == 1):
+        raise RequestError(
+            f"the sweep of arm {arm.name} has extend {sweep.extend}; it is at least 0, and needs an axis of two values"
+        )
 
 
 def _check_tuning(ablation: Ablation) -> None:
@@ -202,8 +234,8 @@ def _check_tuning(ablation: Ablation) -> None:
         for other in ablation.arms:
             theirs = ablation.sweep_of(other)
             pair = f"arm {arm.name} and arm {other.name}"
-            if (ours.steps, ours.seed) != (theirs.steps, theirs.seed):
-                raise RequestError(f"{pair} are tuned over other steps or seeds; give their sweeps the same")
+            if (ours.steps, ours.seed, ours.extend) != (theirs.steps, theirs.seed, theirs.extend):
+                raise RequestError(f"{pair} are tuned over other steps, seeds or extend; give their sweeps the same")
             if len(ours.points) < len(theirs.points) and not (arm.hybrid and not other.hybrid):
                 raise RequestError(
                     f"arm {arm.name} is tuned at {len(ours.points)} points, arm {other.name} at {len(theirs.points)}: "

@@ -8,18 +8,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from wgpt_jax.ablation.check import check_data, check_rows
+from wgpt_jax.ablation.check import check_data, check_rows, fitted
 from wgpt_jax.ablation.counts import Sized, size_all
-from wgpt_jax.ablation.grid import Ablation, load_ablation
+from wgpt_jax.ablation.grid import FIT, Ablation, is_fit, load_ablation
 from wgpt_jax.ablation.places import places
 from wgpt_jax.ablation.request import AblateArgs, parse_data
 from wgpt_jax.ablation.results import Results
-from wgpt_jax.ablation.runs import all_runs, select
+from wgpt_jax.ablation.runs import Run, all_runs, more_runs, select
 from wgpt_jax.ablation.scheduler import Scheduler
 from wgpt_jax.ablation.summary import SUMMARY_NAME
-from wgpt_jax.ablation.table import format_counts, format_runs, frames_of
+from wgpt_jax.ablation.table import epochs, format_counts, format_runs, frames_of
 from wgpt_jax.data.index import load_index
-from wgpt_jax.errors import WorkError
+from wgpt_jax.errors import RequestError, WorkError
 from wgpt_jax.folder_lock import locked
 from wgpt_jax.runs import training_data_fingerprint
 
@@ -88,9 +88,10 @@ def ablate(
         overrides: ``steps``, ``batch``, ``context``, ``eval_every``, instead of the grid's.
 
     Returns:
-        ``experiment``, ``results`` (the path of results.jsonl), ``runs`` (their number), ``made`` (how many are there
-        now), ``failed`` (names of the runs that are not, for a reason), ``names`` of all runs, ``frames`` that they
-        take, and ``parameters``: by size, arm and part of the network.
+        ``experiment``, ``results`` (the path of results.jsonl), ``runs`` (their number), ``more`` (how many sweeps may
+        still add), ``made`` (how many are there now, or diverged while tuning), ``failed`` (names of the runs that are
+        not, for a reason), ``names`` of all runs, ``frames`` that they take, ``epochs`` (the fewest and the most by
+        data and stage), and ``parameters``: by size, arm and part of the network.
 
     Raises:
         RequestError: if the grid, the data and what is in the work folder do not belong together.
@@ -100,37 +101,66 @@ def ablate(
     tell = (lambda *_, **__: None) if quiet else print
     ablation = ablation.validate() if isinstance(ablation, Ablation) else load_ablation(ablation)
     ablation = _overridden(ablation, sizes, seeds, tune_steps, overrides)
-    folders = parse_data([str(data)]) if isinstance(data, str | os.PathLike) else {k: Path(v) for k, v in data.items()}
-    runs = select(all_runs(ablation, list(folders)), only)
+    folders = _folders(data)
     indices = {name: load_index(folder) for name, folder in folders.items()}
+    ablation = fitted(ablation, folders, indices)
+    work = Path(workdir)
+    results = Results(work)
+
+    def planned() -> list[Run]:
+        """Every run that is asked for, as far as the rows say."""
+        return select(all_runs(ablation, list(folders), results.rows), only)
+
+    runs = planned()
     fingerprints = {name: training_data_fingerprint(index) for name, index in indices.items()}
     pairs = dict.fromkeys((run.arm, run.size) for run in runs)
     divided = places(jobs)
     sized = size_all(ablation, [(ablation.arm(arm), ablation.size(size)) for arm, size in pairs])
     check_data(ablation, runs, sized, folders, indices)
-    work = Path(workdir)
-    results = Results(work)
     made = check_rows(ablation, runs, sized, fingerprints, results)
-    tell(f"{format_counts(ablation, sized)}\n\n{format_runs(runs, sized, len(made))}", flush=True)
+    frames = {name: index.frames("train") for name, index in indices.items()}
+    more = more_runs(ablation, runs, results.rows)
+    tell(f"{format_counts(ablation, sized)}\n\n{format_runs(runs, sized, len(made), more, frames)}", flush=True)
     failed: list[str] = []
     if dry_run:
         tell("\n".join(["", *(f"  {run.name}" + (" (there)" if run in made else "") for run in runs)]))
     else:
         with locked(work, "ablation.lock", "work folder", "works in"):
             results = Results(work)  # now that nobody else writes it
-            scheduler = Scheduler(ablation, runs, sized, folders, fingerprints, results, divided, command, retry, quiet)
+            scheduler = Scheduler(
+                ablation, planned, sized, folders, fingerprints, results, divided, command, retry, quiet
+            )
             failed = scheduler.run_all()
+        runs = planned()
         tell(f"results in {results.path}, tables and figures in {work / SUMMARY_NAME}")
     return {
         "experiment": ablation.name,
         "results": str(results.path),
         "runs": len(runs),
+        "more": more_runs(ablation, runs, results.rows),
         "made": len(check_rows(ablation, runs, sized, fingerprints, results)),
         "failed": failed,
         "names": [run.name for run in runs],
         "frames": sum(frames_of(run, sized) for run in runs),
+        "epochs": epochs(runs, sized, frames),
         "parameters": _counts(sized),
     }
+
+
+def _folders(data: Mapping[str, str | os.PathLike] | str | os.PathLike) -> dict[str, Path]:
+    """Prepared data by name.
+
+    Raises:
+        RequestError: if there is none, or a name cannot be part of a file's.
+    """
+    if isinstance(data, str | os.PathLike):
+        return parse_data([str(data)])
+    if not data:
+        raise RequestError("no data; give folders by name, at least one")
+    for name in data:
+        if not is_fit(name):
+            raise RequestError(f"data {name!r}: a name of files cannot be that; {FIT}")
+    return {name: Path(folder) for name, folder in data.items()}
 
 
 def _overridden(

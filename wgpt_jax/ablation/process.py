@@ -12,7 +12,7 @@ from typing import Any
 
 from wgpt_jax.ablation.places import Place
 from wgpt_jax.ablation.runs import Run
-from wgpt_jax.ablation.worker import ROW_NAME, SPEC_NAME, STOPPED
+from wgpt_jax.ablation.worker import ROW_NAME, SPEC_NAME, STOPPED, write_json
 
 LOG_NAME = "log.txt"
 
@@ -47,7 +47,7 @@ class RunProcess:
         self._asked = False
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ROW_NAME).unlink(missing_ok=True)
-        (folder / SPEC_NAME).write_text(json.dumps(spec | {"cores": place.cores}))
+        write_json(folder / SPEC_NAME, spec | {"cores": place.cores})
         # Git writes no index.lock: a run that looks up its commit must not stand in the way of making one.
         environment = os.environ | {"GIT_OPTIONAL_LOCKS": "0"} | place.environment
         command = [sys.executable, "-m", "wgpt_jax.ablation.worker", str(folder)]

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import tyro
 
+from wgpt_jax.ablation.grid import FIT, is_fit
 from wgpt_jax.errors import RequestError
 
 
@@ -67,8 +68,8 @@ def parse_data(words: Sequence[str]) -> dict[str, Path]:
         name, equals, folder = word.partition("=")
         if not equals or Path(word).is_dir():
             name, folder = Path(word).resolve().name, word
-        if not name or "/" in name:
-            raise RequestError(f"--data {word}: {name!r} is no name; give NAME=DIR")
+        if not is_fit(name):
+            raise RequestError(f"--data {word}: {name!r} is no name; give NAME=DIR, and {FIT}")
         if name in found:
             raise RequestError(f"--data: two folders are called {name}; give NAME=DIR with different names")
         found[name] = Path(folder)

@@ -7,11 +7,17 @@ from typing import Any, Literal
 
 from wgpt_jax.ablation.counts import Sized
 from wgpt_jax.ablation.grid import Ablation, Arm
+from wgpt_jax.ablation.sweep import Point, Swept, follow, rounded
 from wgpt_jax.config import Config
 from wgpt_jax.errors import RequestError
 
 KEYS = ("arm", "size", "data", "seed", "stage")
 """What ``--only`` can name."""
+DIVERGED = "training diverged"
+"""How the reason of a run starts that failed by itself, and would fail again."""
+Group = tuple[str, str, str]
+"""(data, arm, size)."""
+Rows = Sequence[Mapping[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,10 +30,10 @@ class Run:
     stage: Literal["tune", "final"]
     seed: int
     steps: int
-    point: tuple[float, float] | None
-    """(learning rate, embedding_std); None for the sweep's choice."""
-    tuned_by: tuple[str, str, str] | None
-    """(data, arm, size) of the sweep that chooses; None if there is nothing to choose."""
+    point: Point | None
+    """None for the sweep's choice."""
+    tuned_by: Group | None
+    """The sweep that chooses; None if there is nothing to choose."""
 
     @property
     def name(self) -> str:
@@ -38,20 +44,21 @@ class Run:
         return f"{stem}-tune-lr{self.point[0]:g}-std{self.point[1]:g}"
 
     @property
-    def group(self) -> tuple[str, str, str]:
-        """(data, arm, size)."""
+    def group(self) -> Group:
+        """What the run is one of."""
         return self.data, self.arm, self.size
 
 
-def all_runs(ablation: Ablation, data: Sequence[str]) -> list[Run]:
+def all_runs(ablation: Ablation, data: Sequence[str], rows: Rows) -> list[Run]:
     """Every run of the grid, size by size, sweeps first, then seed by seed.
 
     Args:
         ablation: the grid.
         data: names of the data sets.
+        rows: what ``results.jsonl`` holds: sweeps go on beyond their grids as it says.
     """
     runs: list[Run] = []
-    swept: set[tuple[str, str, str]] = set()
+    swept: set[Group] = set()
     for size in ablation.sizes:
         tuning = ablation.tuning_size(size)
         finals = []
@@ -61,21 +68,16 @@ def all_runs(ablation: Ablation, data: Sequence[str]) -> list[Run]:
             group = (where, arm.name, tuning.name)
             if not alone and group not in swept:
                 swept.add(group)
-                for point in sweep.points:
+                for point in sweep_of(ablation, group, rows).points:
                     runs.append(Run(*group, "tune", sweep.seed, sweep.steps, point, None))
             scale = (tuning.width / size.width) ** 0.5
-            point = (scaled(sweep.points[0][0], scale), sweep.points[0][1]) if alone else None
+            point = (rounded(sweep.points[0][0] * scale), sweep.points[0][1]) if alone else None
             finals += [
                 Run(name, arm.name, size.name, "final", seed, ablation.steps, point, None if alone else group)
                 for seed in ablation.seeds
             ]
         runs += sorted(finals, key=lambda run: ablation.seeds.index(run.seed))
     return runs
-
-
-def scaled(learning_rate: float, scale: float) -> float:
-    """A learning rate times a scale, to 4 digits, so that it reads the same everywhere."""
-    return float(f"{learning_rate * scale:.4g}")
 
 
 def select(runs: Sequence[Run], only: Sequence[str]) -> list[Run]:
@@ -121,10 +123,10 @@ def _parse(text: str, runs: Sequence[Run]) -> dict[str, str]:
     return wanted
 
 
-def tuned_point(ablation: Ablation, run: Run, rows: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:
+def tuned_point(ablation: Ablation, run: Run, rows: Rows) -> Point | None:
     """The learning rate and embedding scale of a run, where they are known yet.
 
-    The best of a sweep is the lowest validation NLL of all output codebooks; points that failed are out of it.
+    The best of a sweep is the lowest validation NLL of all output codebooks.
 
     Args:
         ablation: the grid.
@@ -132,29 +134,54 @@ def tuned_point(ablation: Ablation, run: Run, rows: Sequence[Mapping[str, Any]])
         rows: what ``results.jsonl`` holds.
 
     Returns:
-        the pair; None if a point of its sweep has neither been scored nor failed, or all failed.
+        the pair; None if its sweep is not finished, or all of it diverged.
     """
     if run.point is not None:
         return run.point
-    scores = sweep_scores(run.tuned_by, rows)
-    points = ablation.sweep_of(ablation.arm(run.arm)).points
-    if any(point not in scores for point in points) or all(scores[point] is None for point in points):
+    best = sweep_of(ablation, run.tuned_by, rows).best
+    if best is None:
         return None
-    best = min((point for point in points if scores[point] is not None), key=scores.get)
     scale = (ablation.size(run.tuned_by[2]).width / ablation.size(run.size).width) ** 0.5
-    return scaled(best[0], scale), best[1]
+    return rounded(best[0] * scale), best[1]
 
 
-def sweep_scores(
-    group: tuple[str, str, str], rows: Sequence[Mapping[str, Any]]
-) -> dict[tuple[float, float], float | None]:
+def sweep_of(ablation: Ablation, group: Group, rows: Rows) -> Swept:
+    """How far a sweep is. A point that failed, but did not diverge, is not tried yet: it says nothing of the arm.
+
+    Args:
+        ablation: the grid.
+        group: which sweep.
+        rows: what ``results.jsonl`` holds.
+    """
+    settled = [row for row in rows if row["kind"] == "run" or is_diverged(row)]
+    return follow(ablation.sweep_of(ablation.arm(group[1])), sweep_scores(group, settled))
+
+
+def more_runs(ablation: Ablation, runs: Sequence[Run], rows: Rows) -> int:
+    """Largest number of runs that sweeps may still add to some runs.
+
+    Args:
+        ablation: the grid.
+        runs: those that are asked for.
+        rows: what ``results.jsonl`` holds.
+    """
+    groups = dict.fromkeys(run.group for run in runs if run.stage == "tune")
+    return sum(sweep_of(ablation, group, rows).more for group in groups)
+
+
+def is_diverged(row: Mapping[str, Any]) -> bool:
+    """Whether a row says that a run failed by diverging."""
+    return row["kind"] == "failed" and row["reason"].startswith(DIVERGED)
+
+
+def sweep_scores(group: Group, rows: Rows) -> dict[Point, float | None]:
     """Validation NLL (nats per frame over all output codebooks) of the points of a sweep; None for a failed one.
 
     Args:
-        group: (data, arm, size).
+        group: which sweep.
         rows: what ``results.jsonl`` holds.
     """
-    scores: dict[tuple[float, float], float | None] = {}
+    scores: dict[Point, float | None] = {}
     for row in rows:
         if row["kind"] in ("run", "failed") and row["stage"] == "tune":
             if (row["data"], row["arm"], row["size"]) != group:
@@ -167,7 +194,7 @@ def sweep_scores(
     return scores
 
 
-def configured(run: Run, sized: Sized, point: tuple[float, float]) -> Config:
+def configured(run: Run, sized: Sized, point: Point) -> Config:
     """What a run trains.
 
     Args:

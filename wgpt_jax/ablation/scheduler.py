@@ -7,7 +7,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,7 +19,7 @@ from wgpt_jax.ablation.grid import Ablation
 from wgpt_jax.ablation.places import Place
 from wgpt_jax.ablation.process import RunProcess
 from wgpt_jax.ablation.results import Results
-from wgpt_jax.ablation.runs import Run, configured, is_of, sweep_scores, tuned_point
+from wgpt_jax.ablation.runs import DIVERGED, Run, configured, is_of, more_runs, sweep_of, tuned_point
 from wgpt_jax.ablation.summary import write_summary
 from wgpt_jax.ablation.table import frames_of
 from wgpt_jax.errors import WorkError
@@ -38,7 +38,7 @@ class Scheduler:
     def __init__(
         self,
         ablation: Ablation,
-        runs: Sequence[Run],
+        planned: Callable[[], list[Run]],
         sized: Mapping[tuple[str, str], Sized],
         folders: Mapping[str, Path],
         fingerprints: Mapping[str, str],
@@ -48,15 +48,19 @@ class Scheduler:
         retry: bool,
         quiet: bool,
     ):
-        """For what :func:`wgpt_jax.ablation.main.ablate` was asked for."""
+        """For what :func:`wgpt_jax.ablation.main.ablate` was asked for; ``planned`` says which runs that is by now."""
         self._ablation, self._sized, self._folders, self._fingerprints = ablation, sized, folders, fingerprints
         self._results, self._free, self._command, self._quiet = results, list(places), command, quiet
         self._work = results.path.parent
+        self._planned = planned
+        runs = planned()
+        self._known = set(runs)
         made = check_rows(ablation, runs, sized, fingerprints, results)
         self._failed = [] if retry else [run for run in runs if run not in made and self._has_failed(run)]
         self._waiting = [run for run in runs if run not in made and run not in self._failed]
         self._running: list[RunProcess] = []
         self._display = Display(len(runs), len(made))
+        self._display.growing = more_runs(ablation, runs, self._rows()) > 0
         self._spent = self._done = 0.0
         self._proves = can_prove()
         for run in made:  # a kill may have come between a row and this
@@ -90,7 +94,7 @@ class Scheduler:
             for process in self._running:
                 process.kill()
         for run in self._waiting:
-            self._say(f"{run.name} cannot be made: no run of its sweep is there")
+            self._say(f"{run.name} cannot be made: {self._missing(run)}")
         self._summarise()
         return [run.name for run in (*self._failed, *self._waiting)]
 
@@ -108,6 +112,16 @@ class Scheduler:
             self._running.append(process)
             chosen = "" if run.tuned_by is None else f" (learning rate {point[0]:g}, embedding_std {point[1]:g})"
             self._say(f"{run.name} starts on {process.place.label}{chosen}")
+
+    def _missing(self, run: Run) -> str:
+        """Why a run's learning rate is not known."""
+        swept, group = sweep_of(self._ablation, run.tuned_by, self._rows()), "-".join(run.tuned_by)
+        failed = [each.name for each in self._failed if each.stage == "tune" and each.group == run.tuned_by]
+        if failed:
+            return f"it waits for {', '.join(failed)}, which failed; --retry makes that again"
+        if swept.finished:
+            return f"every point of the sweep {group} diverged; give it smaller learning rates"
+        return f"the sweep {group} is not finished; ask for its runs too"
 
     def _spec(self, run: Run, point: tuple[float, float]) -> dict[str, Any]:
         """What the run's process is told."""
@@ -166,6 +180,12 @@ class Scheduler:
     def _fail(self, run: Run, process: RunProcess, reason: str) -> None:
         spec = self._spec(run, tuned_point(self._ablation, run, self._rows()))
         self._results.append(spec["row"] | {"kind": "failed", "config": spec["config"], "reason": reason})
+        if run.stage == "tune" and reason.startswith(DIVERGED):
+            self._say(f"{run.name} diverged: it counts as worse than the other points of its sweep")
+            self._tidy(run)
+            self._display.done += 1
+            self._follow_sweep(run)
+            return
         self._failed.append(run)
         self._say(f"{run.name} FAILED: {reason} ({process.folder}/log.txt)")
 
@@ -177,19 +197,26 @@ class Scheduler:
         if line is not None and not line.startswith(_CAUSAL) and not row["leaks"]:
             self._say(f"{run.name}: the proof of causality says: {line}")
         if run.stage == "tune":
-            self._tell_sweep(run)
+            self._follow_sweep(run)
 
-    def _tell_sweep(self, run: Run) -> None:
-        """Says what a sweep chose, and whether the choice lies on its edge."""
-        points = self._ablation.sweep_of(self._ablation.arm(run.arm)).points
-        scores = {point: nll for point, nll in sweep_scores(run.group, self._rows()).items() if point in points}
-        known = {point: nll for point, nll in scores.items() if nll is not None}
-        if len(scores) < len(points) or not known:
-            return
-        rate, std = min(known, key=known.get)
-        edges = [name for name, at in (("learning rate", 0), ("embedding_std", 1)) if _on_edge((rate, std), points, at)]
-        edge = f"; the {' and the '.join(edges)} on the edge of the sweep" if edges else ""
-        self._say(f"{'-'.join(run.group)}: best learning rate {rate:g}, embedding_std {std:g}{edge}")
+    def _follow_sweep(self, run: Run) -> None:
+        """Adds the points that a sweep goes on with, or says what it chose."""
+        group, swept = "-".join(run.group), sweep_of(self._ablation, run.group, self._rows())
+        runs = self._planned()
+        if new := [each for each in runs if each not in self._known]:
+            self._known |= set(new)
+            made = check_rows(self._ablation, new, self._sized, self._fingerprints, self._results)
+            waiting = {*self._waiting, *new} - made  # rows of an earlier, wider grid may be there
+            self._waiting = [each for each in runs if each in waiting]
+            names = ", ".join(each.name for each in new)
+            self._say(f"{group}: the best point is on the edge of the sweep, which goes on: {names}")
+            self._display.done += len(made)
+        self._display.total = len(runs)
+        self._display.growing = more_runs(self._ablation, runs, self._rows()) > 0
+        if swept.best is not None:
+            rate, std = swept.best
+            edge = f"; the {' and the '.join(swept.edges)} on the edge of the sweep" if swept.edges else ""
+            self._say(f"{group}: best learning rate {rate:g}, embedding_std {std:g}{edge}")
 
     def _has_failed(self, run: Run) -> bool:
         return any(row["kind"] == "failed" and is_of(row, run) for row in self._rows())
@@ -236,11 +263,6 @@ class Scheduler:
 def can_prove() -> bool:
     """Whether what the proof of causality needs is installed."""
     return all(importlib.util.find_spec(name) is not None for name in ("torch", "transformers"))
-
-
-def _on_edge(point: tuple[float, float], points: Sequence[tuple[float, float]], at: int) -> bool:
-    values = {each[at] for each in points}
-    return len(values) > 1 and point[at] in (min(values), max(values))
 
 
 @contextlib.contextmanager

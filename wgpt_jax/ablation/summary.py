@@ -2,13 +2,22 @@
 
 import os
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from wgpt_jax.ablation.analysis import Estimate, Row, final_runs, mean_over_seeds, multiplier, paired_difference
+from wgpt_jax.ablation.analysis import (
+    ENOUGH,
+    Estimate,
+    Row,
+    final_runs,
+    mean_over_seeds,
+    multiplier,
+    paired_difference,
+)
 from wgpt_jax.ablation.grid import Ablation, Arm, Size
-from wgpt_jax.ablation.plots import plot_curves, plot_parameters
+from wgpt_jax.ablation.plots import learning_panel, parameters_panel
 from wgpt_jax.ablation.runs import sweep_scores
+from wgpt_jax.report.figure import Figure
 
 SUMMARY_NAME = "summary.md"
 _RUNS = ("arm", "input", "parameters", "seeds", "NLL", "over seeds", "bits/s", "top-1 %", "minus {}", "interval")
@@ -32,14 +41,15 @@ def write_summary(ablation: Ablation, rows: Sequence[Row], work: Path) -> None:
             arms = _by_arm(ablation, final_runs(rows, data=data, size=size.name))
             if not arms:
                 continue
-            figure = f"curves-{data}-{size.name}.png"
-            plot_curves(_labelled(arms), f"{data}, {size.name}: validation", work / figure)
+            panel = learning_panel(_labelled(arms), f"{data}, {size.name}: validation")
+            figure = Figure(f"curves-{data}-{size.name}", "learning curves", (panel,))
             lines += [f"### {size.name}", "", *_table(arms), "", *_tuned(ablation, rows, arms, data, size), ""]
-            lines += [f"![learning curves]({figure})", ""]
+            lines += _drawn(figure, work)
         arms = _by_arm(ablation, final_runs(rows, data=data))
-        figure = f"parameters-{data}.png"
-        plot_parameters(_labelled(arms), f"{data}: test", work / figure)
-        lines += [f"![NLL against parameters]({figure})", "", *_multipliers(arms)]
+        fitted = _labelled({arm: runs for arm, runs in arms.items() if _is_baseline(arm, arms)})
+        panel = parameters_panel(_labelled(arms), fitted, f"{data}: test")
+        figure = Figure(f"parameters-{data}", "NLL against parameters", (panel,))
+        lines += [*_drawn(figure, work), *_multipliers(arms)]
     failed = [row for row in rows if row["kind"] == "failed"]
     if failed:
         lines += ["## Runs that failed", ""]
@@ -49,12 +59,21 @@ def write_summary(ablation: Ablation, rows: Sequence[Row], work: Path) -> None:
     os.replace(temporary, work / SUMMARY_NAME)
 
 
+def _drawn(figure: Figure, work: Path) -> list[str]:
+    figure.draw(work / figure.file)
+    return [f"![{figure.caption}]({figure.file})", ""]
+
+
 def baseline(arm: Arm, arms: Sequence[Arm]) -> Arm | None:
     """What an arm is compared with: the first token-only arm that predicts as many codebooks; None if it is that."""
     for other in arms:
         if not other.hybrid and _out(other) == _out(arm):
             return None if other == arm else other
     return None
+
+
+def _is_baseline(arm: Arm, arms: Iterable[Arm]) -> bool:
+    return not arm.hybrid and baseline(arm, list(arms)) is None
 
 
 def _out(arm: Arm) -> int:
@@ -67,8 +86,10 @@ def _said(ablation: Ablation) -> str:
         f"{ablation.steps} steps of {ablation.batch} windows of {ablation.context} frames for every arm. NLL in nats "
         "per frame over all predicted codebooks, on the test split. Each arm's learning rate and embedding_std are the "
         f"best of its sweep {where} ({ablation.sweep.steps} steps, seed {ablation.sweep.seed}, validation split). "
-        "Intervals hold 95 %: of a mean, Student's over seeds; of a difference, the bootstrap's over documents and "
-        "seeds, paired."
+        "Intervals hold 95 %: of a mean, Student's over seeds, on these documents; of a difference, paired, of other "
+        "documents and (from two seeds on) other seeds. They take documents as independent of each other, which those "
+        "of one speaker or work are not: tools/report.py, which knows the data, takes these together. Nothing is "
+        f"decided by fewer than {ENOUGH} seeds, and no interval is corrected for the number of comparisons."
     )
 
 
@@ -122,14 +143,13 @@ def _tuned(ablation: Ablation, rows: Sequence[Row], arms: dict[Arm, list[Row]], 
     """What each arm's sweep chose, and where from."""
     lines = []
     for arm, runs in arms.items():
-        points = len(ablation.sweep_of(arm).points)
         where = data if ablation.sweep_per_data else next(row["data"] for row in rows)
         scores = sweep_scores((where, arm.name, ablation.tuning_size(size).name), rows)
         spread = [nll for nll in scores.values() if nll is not None]
         told = f"; validation NLL {min(spread):.4f} to {max(spread):.4f}" if len(spread) > 1 else ""
         at = f", at {size.tuned_at}, learning rate by the root of the widths" if size.tuned_at else ""
         chosen = f"learning rate {runs[0]['learning_rate']:g}, embedding_std {runs[0]['embedding_std']:g}"
-        lines.append(f"- {arm.name}: {chosen}, best of {points}{at}{told}")
+        lines.append(f"- {arm.name}: {chosen}, best of {len(scores) or 1}{at}{told}")
     return lines
 
 
@@ -142,7 +162,8 @@ def _multipliers(arms: dict[Arm, list[Row]]) -> list[str]:
             continue
         for size in dict.fromkeys(row["size"] for row in rows):
             worth = multiplier(arms[base], final_runs(rows, size=size))
-            lines.append(f"| {arm.name} | {size} | {worth} | {worth.curve} |")
+            leak = "a leak, no result: " if arm.leaks else ""
+            lines.append(f"| {arm.name} | {size} | {leak}{worth} | {worth.curve} |")
     if not lines:
         return []
     said = "Effective parameter multiplier: parameters of the token-only arm with the same NLL, over the arm's own."

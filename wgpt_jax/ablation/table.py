@@ -27,23 +27,53 @@ def format_counts(ablation: Ablation, sized: Mapping[tuple[str, str], Sized]) ->
     return aligned(heads, rows)
 
 
-def format_runs(runs: Sequence[Run], sized: Mapping[tuple[str, str], Sized], made: int) -> str:
-    """How many runs there are, their names, and the frames that they take.
+def format_runs(
+    runs: Sequence[Run], sized: Mapping[tuple[str, str], Sized], made: int, more: int, frames: Mapping[str, int]
+) -> str:
+    """How many runs there are, the frames that they take, and how often each sees its data.
 
     Args:
         runs: all that are asked for.
         sized: by the names of arm and size.
         made: how many of them are there already.
+        more: largest number of runs that sweeps may still add.
+        frames: of the training split, by the name of the data.
     """
-    frames = sum(frames_of(run, sized) for run in runs)
+    taken = sum(frames_of(run, sized) for run in runs)
     work = sum(frames_of(run, sized) * sized[run.arm, run.size].parameters for run in runs)
     tune = sum(run.stage == "tune" for run in runs)
-    return "\n".join(
-        [
-            f"{len(runs)} runs, {tune} of them to tune; {made} are there already",
-            f"{frames:,} frames in all, {6 * work:.2e} floating-point operations (6 x parameters x frames)",
-        ]
-    )
+    grows = f", and up to {more} more where a sweep's best point is on its edge" if more else ""
+    lines = [
+        f"{len(runs)} runs, {tune} of them to tune{grows}; {made} are there already",
+        f"{taken:,} frames in all, {6 * work:.2e} floating-point operations (6 x parameters x frames)",
+    ]
+    for data, stages in epochs(runs, sized, frames).items():
+        told = [f"{_span(stages[stage])} in a run of stage {stage}" for stage in ("tune", "final") if stage in stages]
+        lines.append(f"epochs of {data} ({frames[data]:,} frames): {', '.join(told)}")
+    return "\n".join(lines)
+
+
+def epochs(
+    runs: Sequence[Run], sized: Mapping[tuple[str, str], Sized], frames: Mapping[str, int]
+) -> dict[str, dict[str, list[float]]]:
+    """How often runs see their training split: the fewest and the most, by data and stage.
+
+    Args:
+        runs: all that are asked for.
+        sized: by the names of arm and size.
+        frames: of the training split, by the name of the data.
+    """
+    found: dict[str, dict[str, list[float]]] = {}
+    for run in runs:
+        found.setdefault(run.data, {}).setdefault(run.stage, []).append(frames_of(run, sized) / frames[run.data])
+    return {
+        data: {stage: [round(min(each), 2), round(max(each), 2)] for stage, each in stages.items()}
+        for data, stages in found.items()
+    }
+
+
+def _span(ends: Sequence[float]) -> str:
+    return " to ".join(f"{end:.1f}" for end in dict.fromkeys(ends))
 
 
 def frames_of(run: Run, sized: Mapping[tuple[str, str], Sized]) -> int:

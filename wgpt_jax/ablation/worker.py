@@ -16,7 +16,7 @@ from typing import Any
 from wgpt_jax.command import guarded
 from wgpt_jax.errors import WorkError
 
-SPEC_NAME, ROW_NAME = "ablation.json", "row.json"
+SPEC_NAME, ROW_NAME, COMMITS_NAME = "ablation.json", "row.json", "commits.json"
 STOPPED = 75
 """Exit code of a run that was asked to stop, and was saved."""
 
@@ -34,9 +34,7 @@ def main(run: Path) -> int:
         row = _run(run, spec)
         stopped = row is None
         if row is not None:
-            temporary = run / f"{ROW_NAME}.tmp"
-            temporary.write_text(json.dumps(row))
-            os.replace(temporary, run / ROW_NAME)
+            write_json(run / ROW_NAME, row)
 
     code = guarded(work)
     return STOPPED if stopped else code
@@ -49,10 +47,35 @@ def _end_with_parent() -> None:
     os.killpg(os.getpgid(0), signal.SIGKILL)
 
 
+def write_json(path: Path, value: Any) -> None:
+    """Writes a file that is whole whenever it is there."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(json.dumps(value))
+    os.replace(temporary, path)
+
+
+def commit_of(run: Path, now: str | None) -> str | None:
+    """The commit that a run starts under, all of them ("a -> b") if it goes on from another's checkpoint.
+
+    Args:
+        run: the run's folder, where they are kept.
+        now: the checkout's; None outside one.
+    """
+    from wgpt_jax.runs import RunFolder
+
+    kept = run / COMMITS_NAME
+    goes_on = kept.exists() and any(path.name.isdigit() for path in RunFolder(run).checkpoints.glob("*"))
+    before = json.loads(kept.read_text()) if goes_on else []
+    commits = before if before and before[-1] == now else [*before, now]
+    write_json(kept, commits)
+    return now if len(commits) == 1 else " -> ".join(commit or "no checkout" for commit in commits)
+
+
 def _run(run: Path, spec: dict[str, Any]) -> dict[str, Any] | None:
     """The row of a run; None if it was asked to stop."""
     from wgpt_jax.ablation.groups import by_group
     from wgpt_jax.ablation.record import curve_of, train_seconds
+    from wgpt_jax.ablation.runs import DIVERGED
     from wgpt_jax.config import config_from_dict
     from wgpt_jax.evaluation import evaluate
     from wgpt_jax.provenance import checkout, machine
@@ -60,11 +83,12 @@ def _run(run: Path, spec: dict[str, Any]) -> dict[str, Any] | None:
     from wgpt_jax.training.loop import train
 
     config, folder = config_from_dict(spec["config"]), RunFolder(run)
+    commit = commit_of(run, checkout())  # a checkout may change while the run goes on
     if train(config, spec["data_folder"], run) < config.training.steps:
         return None
     done = evaluate(run, spec["data_folder"], spec["row"]["split"], mel=spec["mel"] or "all", progress=False)
     if not math.isfinite(done.summary["total_nll"]):
-        raise WorkError("the trained model's NLL is not a finite number")
+        raise WorkError(f"{DIVERGED}: the trained model's NLL is not a finite number")
     info = read_run(run)
     evaluation = {key: value for key, value in done.summary.items() if key not in ("run", "data")}
     documents = done.scores.documents.items()
@@ -81,7 +105,7 @@ def _run(run: Path, spec: dict[str, Any]) -> dict[str, Any] | None:
         "curve": curve_of(folder.metrics),
         "causality": _causality(run) if spec["causality"] else None,
         "machine": machine(),
-        "commit": checkout(),
+        "commit": commit,
         "versions": info.versions,
     }
 

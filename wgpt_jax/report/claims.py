@@ -54,7 +54,7 @@ def answers(groups: Sequence[Group]) -> list[Answer]:
             for size in group.sizes:
                 ours, theirs = group.final(claim.arm, size), group.final(claim.base, size)
                 if ours and theirs:
-                    estimate = difference(ours, theirs)
+                    estimate = difference(ours, theirs, group.belongs)
                     said = verdict(estimate, ours[0]["leaks"])
                     said = f"{claim.arm} {said}" if said.startswith(("wins", "loses")) else said
                     found.append(Answer(claim, group, size, estimate, said))

@@ -6,9 +6,6 @@ import io
 import json
 import os
 import re
-import shlex
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,9 +14,9 @@ import tyro
 from PIL import Image
 
 from wgpt_jax.ablation.results import read_rows
-from wgpt_jax.data.index import SPLITS, load_index
+from wgpt_jax.data.index import load_index
 from wgpt_jax.errors import RequestError, WorkError
-from wgpt_jax.provenance import checkout, machine
+from wgpt_jax.report.describe import describe_data
 from wgpt_jax.report.main import FOLDER
 from wgpt_jax.report.rows import Row, machine_paths, of_kind
 from wgpt_jax.runs import training_data_fingerprint
@@ -87,39 +84,6 @@ def collect(args: CollectArgs) -> None:
         print(f"  {name} stands for a folder in {sum(name in row.get('renamed', ()) for row in rows)} rows")
 
 
-def describe_data(name: str, folder: str | os.PathLike) -> Row:
-    """A row of kind ``data``: what is in prepared data, by split, and what the proof of causality says of it.
-
-    Raises:
-        RequestError: if there is no such data.
-    """
-    index = load_index(folder)
-    command = ["python", "tools/verify_causality.py", "--data", str(folder)]
-    return {
-        "kind": "data",
-        "data": name,
-        "data_fingerprint": training_data_fingerprint(index),
-        "codec": index.codec.name,
-        "codec_causal": index.codec.causal,
-        "codebooks": index.codebooks,
-        "mel_sources": list(index.mel_sources),
-        "splits": {
-            split: {
-                "hours": index.clock.seconds(index.frames(split)) / 3600,
-                "documents": index.documents(split),
-                "frames": index.frames(split),
-            }
-            for split in SPLITS
-            if index.documents(split)
-        },
-        "split_by": index.options.get("split_by", "its maker"),
-        "causality": _causality(folder),
-        "machine": machine(),
-        "commit": checkout(),
-        "command": shlex.join(command),
-    }
-
-
 def smaller(picture: Path) -> bytes:
     """A PNG of 128 colours and at most 900 pixels wide: a tenth of what spectrograms take.
 
@@ -169,15 +133,6 @@ def _pair(text: str, form: str) -> tuple[str, str]:
     if not (first and equals and second):
         raise RequestError(f"{text!r} is not of the form {form}")
     return first.rstrip("/"), second.rstrip("/")
-
-
-def _causality(folder: str | os.PathLike) -> str:
-    """What the proof of causality says of prepared data, in its last line."""
-    command = [sys.executable, "-m", "wgpt_jax.verify", "--data", str(folder)]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=environment)
-    said = (done.stderr if done.returncode else done.stdout).strip().splitlines()
-    return said[-1] if said else f"verify_causality ended with exit code {done.returncode}"
 
 
 def _write(rows: Sequence[Row], pictures: Mapping[str, bytes], out: Path) -> None:

@@ -5,13 +5,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from wgpt_jax.ablation.analysis import final_runs, mean_over_seeds
-from wgpt_jax.ablation.curve import fit_curves
+from wgpt_jax.ablation.analysis import final_runs
+from wgpt_jax.ablation.plots import learning_panel, parameters_panel
 from wgpt_jax.report.figure import Figure, Panel, Series
 from wgpt_jax.report.groups import Group
 from wgpt_jax.report.rows import Row
 
-_NATS = "NLL (nats per frame, all predicted codebooks)"
 _COARSE = "NLL (nats per coarse token)"
 
 
@@ -22,19 +21,9 @@ def label_of(rows: Sequence[Row]) -> str:
 
 def learning_curves(group: Group, size: str) -> Figure:
     """Validation NLL over steps: each seed a thin line, their mean a thick one."""
-    series = []
-    for number, arm in enumerate(group.arms(size)):
-        rows = group.final(arm, size)
-        curves = [{step: total for step, _, total in row["curve"] if total is not None} for row in rows]
-        curves = [curve for curve in curves if curve]
-        if len(curves) > 1:
-            series += [Series("", tuple(c), tuple(c.values()), style="thin", colour=number) for c in curves]
-        steps = tuple(sorted(set.intersection(*map(set, curves)))) if curves else ()
-        means = tuple(statistics.fmean(curve[step] for curve in curves) for step in steps)
-        if steps:
-            series.append(Series(label_of(rows), steps, means, colour=number))
-    caption = f"Learning curves on the validation split, {group.data}, {size}: mean over seeds, seeds thin"
-    panel = Panel(f"{group.data}, {size}: validation", "step", _NATS, tuple(series))
+    arms = {label_of(rows): rows for rows in (group.final(arm, size) for arm in group.arms(size))}
+    caption = f"Learning curves on the validation split, {group.name}, {size}: mean over seeds, seeds thin"
+    panel = learning_panel(arms, f"{group.name}, {size}: validation")
     return Figure(f"curves-{group.key}-{size}", caption, (panel,))
 
 
@@ -48,12 +37,12 @@ def position_and_reliability(group: Group, size: str) -> Figure:
         bins = reliability_of(rows)
         x, y = tuple(sure for sure, _, _ in bins), tuple(right for _, right, _ in bins)
         reliability.append(Series("", x, y, colour=number))
-    name = f"{group.data}, {size}: test"
+    name = f"{group.name}, {size}: test"
     panels = (
         Panel(name, "frames seen before (+ 1)", _COARSE, tuple(positions), "log"),
         Panel(name, "probability of the likeliest token", "how often it came", tuple(reliability), diagonal=True),
     )
-    caption = f"NLL by position in the window, and reliability of the coarse token, {group.data}, {size}"
+    caption = f"NLL by position in the window, and reliability of the coarse token, {group.name}, {size}"
     return Figure(f"position-{group.key}-{size}", caption, panels)
 
 
@@ -81,28 +70,8 @@ def reliability_of(rows: Sequence[Row]) -> list[tuple[float, float, int]]:
 
 def parameters_figure(group: Group) -> Figure:
     """Test NLL against parameters: seeds as points, means with their interval, the fit to the token-only arm dashed."""
-    series = []
-    for number, arm in enumerate(group.arms()):
-        runs = final_runs(group.rows, arm=arm)
-        series.append(
-            Series(
-                "",
-                tuple(row["parameters"] for row in runs),
-                tuple(row["evaluation"]["total_nll"] for row in runs),
-                style="points",
-                colour=number,
-            )
-        )
-        by_size = [group.final(arm, size) for size in group.sizes if group.final(arm, size)]
-        means = [mean_over_seeds(rows) for rows in by_size]
-        x, y = tuple(rows[0]["parameters"] for rows in by_size), tuple(mean.value for mean in means)
-        half = tuple(0.0 if mean.low is None else mean.value - mean.low for mean in means)
-        series.append(Series(label_of(runs), x, y, half, colour=number))
-        if arm in group.bases() and len(x) > 1:
-            fit = fit_curves(np.array(x, float), np.array([y]))
-            sizes = np.geomspace(min(x), max(x), 40)
-            fitted = tuple(fit.at(sizes)[0].tolist())
-            series.append(Series(f"{arm}: {fit.form}", tuple(sizes.tolist()), fitted, style="dashed", colour=number))
-    caption = f"NLL on the test split against parameters, {group.data}: means with Student's interval over seeds"
-    panel = Panel(f"{group.data}: test", "parameters", _NATS, tuple(series), "log")
+    by_arm = {arm: final_runs(group.rows, arm=arm) for arm in group.arms()}
+    fitted = {label_of(by_arm[arm]) for arm in group.bases()}
+    caption = f"NLL on the test split against parameters, {group.name}: means with Student's interval over seeds"
+    panel = parameters_panel({label_of(rows): rows for rows in by_arm.values()}, fitted, f"{group.name}: test")
     return Figure(f"parameters-{group.key}", caption, (panel,))

@@ -31,6 +31,8 @@ PASSAGES = (
     "limits",
 )
 """Names of the prose that docs/results/text.md holds."""
+TINY = "ablation_tiny"
+"""The experiment whose runs are made to be short."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,13 +91,23 @@ def _make(rows: Sequence[Row], prose: Mapping[str, str]) -> Document:
         "<!-- Made by tools/report.py: change the rows or docs/results/text.md, not this. -->",
         "",
     ]
-    lines += [prose["intro"], ""]
+    lines += [prose["intro"], "", *_warning(groups)]
     for heading, passage, body in parts:
         lines += [heading, "", *([prose[passage], ""] if passage else []), *body, ""]
     pictures = {
         row["picture"]["file"]: row["picture"]["sha256"] for row in of_kind(rows, "closed_loop") if row.get("picture")
     }
     return Document(_tidy(lines), (*size_figures, *curve_figures, *loop_figures), pictures)
+
+
+def _warning(groups: Sequence[Group]) -> list[str]:
+    """Whether what follows is no result at all, or in part."""
+    tiny = [group for group in groups if group.experiment == TINY]
+    if not tiny:
+        return []
+    what = "All runs of this document are of" if len(tiny) == len(groups) else "Some runs of this document are of"
+    why = "they last a minute and show that the machinery works. Nothing that is said of their models is a result."
+    return [f"**{what} `{TINY}`: {why}**", ""]
 
 
 def _curves(groups: Sequence[Group], data: Sequence[str]) -> tuple[list[str], list[Figure]]:

@@ -1,7 +1,8 @@
 """Runs that may be compared: of one experiment, on the same data, equally long, with as many codebooks out."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import wgpt_jax
@@ -32,16 +33,21 @@ class Group:
     rows: tuple[Row, ...]
     """Final runs and those of their sweeps."""
     failed: tuple[Row, ...]
+    name: str
+    """Its data's, with what tells it apart from the other groups of its experiment on data of that name."""
+    belongs: Mapping[str, str] | None
+    """What each document of the test split shares with others (a speaker, a work); None if nothing says so."""
 
     @property
     def key(self) -> str:
-        """Of its figures' file names."""
-        return f"{self.experiment}-{self.data}-{self.steps}x{self.batch}-k{self.codebooks}"
+        """Of its figures' file names; no other group's."""
+        length = f"{self.steps}x{self.batch}x{self.context}"
+        return f"{self.experiment}-{self.data}-{self.fingerprint}-{length}-k{self.codebooks}"
 
     @property
     def title(self) -> str:
         """Of its tables."""
-        return f"{self.experiment}, {self.data}: {self.steps:,} steps of {self.batch} windows of {self.context} frames"
+        return f"{self.experiment}, {self.name}: {self.steps:,} steps of {self.batch} windows of {self.context} frames"
 
     @property
     def sizes(self) -> list[str]:
@@ -112,11 +118,12 @@ def make_groups(rows: Sequence[Row]) -> list[Group]:
         RequestError: if a final run is there twice.
     """
     runs, failed = of_kind(rows, "run"), of_kind(rows, "failed")
+    shared = {(row["data"], row["data_fingerprint"]): row["test_groups"] for row in of_kind(rows, "data")}
     finals: dict[tuple, list[Row]] = {}
     for row in runs:
         if row["stage"] == "final":
             finals.setdefault(_key(row), []).append(row)
-    groups = []
+    groups, names = [], Counter(key[:2] for key in finals)
     for key, found in finals.items():
         seen: set[tuple] = set()
         for row in found:
@@ -129,7 +136,10 @@ def make_groups(rows: Sequence[Row]) -> list[Group]:
             seen.add(run)
         tunes = [row for row in runs if row["stage"] == "tune" and _tunes(row, key)]
         broken = [row for row in failed if _fails(row, key)]
-        groups.append(Group(*key, rows=(*found, *tunes), failed=tuple(broken)))
+        name = key[1] if names[key[:2]] == 1 else f"{key[1]} ({key[2]}, {'x'.join(map(str, key[3:6]))}, k{key[6]})"
+        told = shared.get(key[1:3])
+        belongs = dict(told["documents"]) if told else None
+        groups.append(Group(*key, rows=(*found, *tunes), failed=tuple(broken), name=name, belongs=belongs))
     return groups
 
 
@@ -143,8 +153,9 @@ def _key(row: Row) -> tuple:
 
 
 def _tunes(row: Row, key: tuple) -> bool:
-    """Sweeps have steps of their own, and one data set's may serve another."""
-    return _key(row)[0] == key[0] and _key(row)[4:] == key[4:]
+    """Sweeps have steps of their own, and one data set's may serve another, but not an earlier one of its own name."""
+    ours = _key(row)
+    return ours[0] == key[0] and ours[4:] == key[4:] and (ours[1] != key[1] or ours[2] == key[2])
 
 
 def _fails(row: Row, key: tuple) -> bool:

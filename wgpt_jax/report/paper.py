@@ -65,7 +65,7 @@ def _beside(groups: Sequence[Group]) -> list[str]:
     for group in groups:
         for size in group.sizes:
             ours, theirs = group.final("c", size), group.final("a", size)
-            if group.codebooks == 1 and ours and theirs and (found := difference(ours, theirs)):
+            if group.codebooks == 1 and ours and theirs and (found := difference(ours, theirs, group.belongs)):
                 counts = f"{ours[0]['parameters']:,} and {theirs[0]['parameters']:,}"
-                cells.append([f"here, {group.data} ({group.experiment})", counts, signed(found), interval(found)])
+                cells.append([f"here, {group.name} ({group.experiment})", counts, signed(found), interval(found)])
     return table(("corpus", "parameters", "nats", "95 % interval"), cells)

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -97,18 +97,18 @@ def _scored(group: Group) -> list[str]:
     for size in group.sizes:
         for arm in group.arms(size):
             runs = group.final(arm, size)
-            row = [size, arm, str(len(runs)), *_likelihood(runs), *_scores(runs, several)]
+            row = [size, arm, str(len(runs)), *_likelihood(runs, group.belongs), *_scores(runs, several)]
             for base in bases:
-                row += _against(runs, group.final(base, size), arm == base)
+                row += _against(group, arm, base, size)
             cells.append(row)
     return table(heads, cells)
 
 
-def _likelihood(runs: Sequence[Row]) -> list[str]:
+def _likelihood(runs: Sequence[Row], belongs: Mapping[str, str] | None) -> list[str]:
     """NLL, its standard error over documents, its standard deviation over seeds."""
-    per_document, frames = nats_of(runs)
-    stderr = ratio(per_document.mean(axis=0).tolist(), frames)[1]
-    seeds = per_document.sum(axis=1) / frames.sum()
+    per_group, frames = nats_of(runs, groups=belongs)
+    stderr = ratio(per_group.mean(axis=0).tolist(), frames)[1]
+    seeds = per_group.sum(axis=1) / frames.sum()
     spread = nats(float(np.std(seeds, ddof=1))) if len(seeds) > 1 else "one seed"
     return [nats(mean_over_seeds(runs).value), "one document" if math.isnan(stderr) else nats(stderr), spread]
 
@@ -123,12 +123,13 @@ def _scores(runs: Sequence[Row], several: bool) -> list[str]:
     return first + [percent(scores[key]) for key in ("top1", "top10", "ece")]
 
 
-def _against(runs: Sequence[Row], base: Sequence[Row], same: bool) -> list[str]:
-    if same:
+def _against(group: Group, arm: str, base: str, size: str) -> list[str]:
+    runs, theirs = group.final(arm, size), group.final(base, size)
+    if arm == base:
         return ["", "", ""]
-    if not base:
+    if not theirs:
         return ["", "", "not there"]
-    found = difference(runs, base)
+    found = difference(runs, theirs, group.belongs)
     said = verdict(found, runs[0]["leaks"])
     return ["", "", said] if found is None else [signed(found), interval(found), said]
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 
+from wgpt_jax.ablation.analysis import ENOUGH
 from wgpt_jax.evaluation import meaning
 from wgpt_jax.report.claims import Answer, answers, unanswered
 from wgpt_jax.report.groups import Group
 from wgpt_jax.report.numbers import interval, listed, signed, table
 from wgpt_jax.report.rows import Row, of_kind
 from wgpt_jax.report.sections_run import unproven
-from wgpt_jax.report.sections_sizes import PROMISE, apart, bounds, documents_of, in_words, multipliers
+from wgpt_jax.report.sections_sizes import PROMISE, apart, leaks, multipliers
 
 TENFOLD = 10.0
 """The paper's claim: a hybrid equals a token-only model so many times its size."""
@@ -48,7 +49,7 @@ def what_holds(rows: Sequence[Row], groups: Sequence[Group]) -> list[str]:
 
 
 def _where(answer: Answer) -> str:
-    return f"{answer.group.data}, {answer.size} ({answer.group.experiment})"
+    return f"{answer.group.name}, {answer.size} ({answer.group.experiment})"
 
 
 def _difference(answer: Answer) -> str:
@@ -110,7 +111,7 @@ def _pairs(groups: Sequence[Group]) -> list[str] | None:
     if not found:
         return None
     worst, group, size = max(found, key=lambda each: each[0])
-    said = f"at most {100 * worst:.2f} %, {group.data}, {size} ({group.experiment})"
+    said = f"at most {100 * worst:.2f} %, {group.name}, {size} ({group.experiment})"
     what = f"arms of a size differ by less than {100 * PROMISE:g} % in parameters"
     return [what, said, "yes" if worst < PROMISE else "NO"]
 
@@ -119,14 +120,13 @@ def _tenfold(groups: Sequence[Group]) -> list[list[str]]:
     cells = []
     for group in groups:
         for arm, size, base, worth in multipliers(group):
-            ends = bounds(worth, documents_of(group))
+            if leaks(group, arm):
+                continue
             holds = "not decided"
-            if ends is not None and ends[0] >= TENFOLD:
-                holds = "yes"
-            elif ends is not None and ends[1] < TENFOLD:
-                holds = "NO"
+            if worth.low is not None and worth.seeds >= ENOUGH:
+                holds = "yes" if worth.low >= TENFOLD else "NO" if worth.high < TENFOLD else holds
             what = f"{arm} equals a token-only model ({base}) of {TENFOLD:g} times its parameters"
-            said = f"{in_words(worth, documents_of(group))}, {group.data}, {size} ({group.experiment})"
+            said = f"{worth}, {group.name}, {size} ({group.experiment})"
             cells.append([what, said, holds])
     return cells
 

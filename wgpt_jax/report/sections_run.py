@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from wgpt_jax.report.groups import Group
 from wgpt_jax.report.numbers import listed, nats, table
-from wgpt_jax.report.provenance import Provenance
+from wgpt_jax.report.provenance import UNKNOWN, Provenance
 from wgpt_jax.report.rows import Row, of_kind
 
 CAUSAL = "causal: "
@@ -69,10 +69,10 @@ def unproven(groups: Sequence[Group]) -> list[str]:
                 runs = group.final(arm, size)
                 said = [row["causality"] for row in runs if row["causality"]]
                 if not said and not runs[0]["leaks"]:
-                    lines.append(f"{group.experiment}, {group.data}, {size}, arm {arm}: not checked")
+                    lines.append(f"{group.experiment}, {group.name}, {size}, arm {arm}: not checked")
                 bad = [line for line in said if not line.startswith(CAUSAL)]
                 if bad and not runs[0]["leaks"]:
-                    lines.append(f"{group.experiment}, {group.data}, {size}, arm {arm}: {bad[0]}")
+                    lines.append(f"{group.experiment}, {group.name}, {size}, arm {arm}: {bad[0]}")
     return lines
 
 
@@ -80,15 +80,19 @@ def _data_sets(rows: Sequence[Row], groups: Sequence[Group]) -> list[str]:
     found = of_kind(rows, "data")
     lines = ["### Data", ""]
     if found:
-        heads = ("data", "fingerprint", "codec", "mels", *_SPLITS, "held out by")
+        heads = ("data", "fingerprint", "codec", "mels", *_SPLITS, "held out by", "groups of the test")
         cells = []
         for row in found:
             splits = [_split(row["splits"].get(name)) for name in _SPLITS]
             codec = f"{row['codec']}, {row['codebooks']} codebooks" + ("" if row["codec_causal"] else ", NOT causal")
-            cells.append(
-                [row["data"], row["data_fingerprint"], codec, ", ".join(row["mel_sources"]), *splits, row["split_by"]]
-            )
+            mels, told = ", ".join(row["mel_sources"]), row["test_groups"]
+            shared = f"{len({group for _, group in told['documents']})}, by {told['by']}" if told else "not known"
+            cells.append([row["data"], row["data_fingerprint"], codec, mels, *splits, row["split_by"], shared])
         lines += [*table(heads, cells), ""]
+    apart = [group.name for group in groups if group.belongs is None]
+    if apart:
+        said = "Nothing says which test documents share a speaker or a work"
+        lines += [f"{said} ({listed(list(dict.fromkeys(apart)))}): intervals take each as independent evidence.", ""]
     known = {row["data_fingerprint"] for row in found}
     for name, fingerprint in dict.fromkeys((group.data, group.fingerprint) for group in groups):
         if fingerprint not in known:
@@ -125,8 +129,21 @@ def _grids(groups: Sequence[Group]) -> list[str]:
     missing = [(group, line) for group in groups for line in group.missing()]
     if missing:
         lines += ["Not there (yet):", ""]
-        lines += [f"- {group.experiment}, {group.data}: {line}" for group, line in missing] + [""]
-    return lines
+        lines += [f"- {group.experiment}, {group.name}: {line}" for group, line in missing] + [""]
+    return [*lines, *_code(groups)]
+
+
+def _code(groups: Sequence[Group]) -> list[str]:
+    """The groups whose rows are not all of one commit, or of changes that no commit holds."""
+    lines = []
+    for group in groups:
+        commits = list(dict.fromkeys(row.get("commit") or UNKNOWN for row in group.rows))
+        if len(commits) > 1 or commits[0] == UNKNOWN or commits[0].endswith("-dirty"):
+            lines.append(f"- {group.experiment}, {group.name}: {listed(commits)}")
+    if not lines:
+        return []
+    said = "Not made by one committed version of the code (dirty: with changes that no commit has):"
+    return [said, "", *lines, ""]
 
 
 def _tuning(tunes: Sequence[Row]) -> str:
@@ -168,7 +185,7 @@ def _causality(rows: Sequence[Row], groups: Sequence[Group]) -> list[str]:
                 said = list(dict.fromkeys(row["causality"] for row in runs if row["causality"])) or ["not checked"]
                 leaks = "leaks on purpose" if runs[0]["leaks"] else ""
                 for line in said:
-                    key = f"{group.experiment}, {group.data}, {size}", line, leaks
+                    key = f"{group.experiment}, {group.name}, {size}", line, leaks
                     cells.setdefault(key, []).append(arm)
     if not cells:
         return ["Nothing was checked: there are no runs.", ""]

@@ -1,6 +1,5 @@
 """Section 5: NLL against parameters, what an arm is worth in parameters, and whether pairs are of equal size."""
 
-import math
 from collections.abc import Sequence
 
 from wgpt_jax.ablation.analysis import Multiplier, final_runs, multiplier
@@ -48,37 +47,13 @@ def multipliers(group: Group) -> list[tuple[str, str, str, Multiplier]]:
                 continue
             for size in group.sizes:
                 if runs := group.final(arm, size):
-                    found.append((arm, size, base, multiplier(tokens, runs)))
+                    found.append((arm, size, base, multiplier(tokens, runs, groups=group.belongs)))
     return found
 
 
-def bounds(worth: Multiplier, documents: int) -> tuple[float, float] | None:
-    """The ends of a multiplier's interval; an end beyond the sizes that were trained is where they end, or infinite.
-
-    Args:
-        worth: the multiplier.
-        documents: that were scored; of a single one there is no interval.
-    """
-    if documents < 2:
-        return None
-    low = worth.bound if math.isinf(worth.low) and worth.bound is not None else worth.low
-    return low, worth.high
-
-
-def in_words(worth: Multiplier, documents: int) -> str:
-    """A multiplier and its interval."""
-    if worth.where == "undefined":
-        return str(worth)
-    if worth.value is None:
-        said = f"{'more' if worth.where == 'above' else 'less'} than {worth.bound:.2f}, the end of the fitted sizes"
-    else:
-        said = f"{worth.value:.2f}"
-    ends = bounds(worth, documents)
-    if ends is None:
-        return f"{said} (no interval: a single document)"
-    low = "beyond the smallest" if worth.low == 0 else f"{ends[0]:.2f}"
-    high = "beyond the largest" if math.isinf(worth.high) else f"{ends[1]:.2f}"
-    return f"{said} ({low} to {high})"
+def leaks(group: Group, arm: str) -> bool:
+    """Whether an arm sees the future on purpose."""
+    return any(row["leaks"] for row in final_runs(group.rows, arm=arm))
 
 
 def apart(group: Group, size: str) -> float:
@@ -87,16 +62,15 @@ def apart(group: Group, size: str) -> float:
     return (max(counts) - min(counts)) / min(counts)
 
 
-def documents_of(group: Group) -> int:
-    """Documents that a group's final runs were scored on."""
-    return len(final_runs(group.rows)[0]["documents"])
-
-
 def _multipliers(group: Group) -> list[list[str]]:
     return [
-        [group.experiment, group.data, arm, size, base, in_words(worth, documents_of(group)), worth.curve]
+        [group.experiment, group.name, arm, size, base, _worth(worth, leaks(group, arm)), worth.curve]
         for arm, size, base, worth in multipliers(group)
     ]
+
+
+def _worth(worth: Multiplier, leaking: bool) -> str:
+    return f"a leak, no result: {worth}" if leaking else str(worth)
 
 
 def _pairs(group: Group) -> list[list[str]]:
@@ -108,5 +82,5 @@ def _pairs(group: Group) -> list[list[str]]:
         least, most = min(counts), max(counts)
         ends = [f"{least:,} ({counts[least]})", f"{most:,} ({counts[most]})"]
         kept = "yes" if apart(group, size) < PROMISE else "NO"
-        rows.append([group.experiment, group.data, size, *ends, percent(apart(group, size)), kept])
+        rows.append([group.experiment, group.name, size, *ends, percent(apart(group, size)), kept])
     return rows
