@@ -96,7 +96,7 @@ def test_unknown_key_names_the_nearest(capsys):
             )
             for mix, message in [
                 ("{}", "is empty"),
-                ("{'codec': 1.0}", "'codec' is no mel source; they are original, codec1, codec2"),
+                ("{'codec': 1.0}", "'codec' is no mel source; they are original, latent, centred, codec1, codec2"),
                 ("{'codec0': 1.0}", "'codec0' is no mel source"),
                 ("{'original': -1.0}", "the weight of original is -1.0, must be at least 0"),
                 ("{'original': float('nan')}", "the weight of original is nan"),

@@ -50,7 +50,7 @@ def delayed(batch: Batch, codebooks: int) -> Steps:
     begins = jnp.take_along_axis(batch.starts, first, axis=1)
     # Codebook k of the frame before step s - k, which is in column s - k: the frame before the window is in column 0.
     column = step[:, None] - k
-    tokens = batch.tokens[:, jnp.maximum(column, 0), k]
+    tokens = jnp.asarray(batch.tokens)[:, jnp.maximum(column, 0), k]
     behind = positions[..., None] - k  # frames of the segment up to that one
     known = (behind > 0) | ((behind == 0) & ~begins[..., None])
     changes = jnp.concatenate([segments[:, 1:] != segments[:, :-1], jnp.ones((b, 1), bool)], axis=1)
