@@ -6,7 +6,7 @@ The data needs `tools/prepare_audio.py ... --num-codebooks 4 --mel-sources codec
 bits per second over all four are compared. Arm i takes four steps per frame, so it has a quarter of the batch: equal
 compute, fewer frames.
 
-All arms have 2 M parameters, most of them in the tables and heads of the codebooks. 6 to 8 runs of each arm's sweep
+All arms have 1 M parameters, most of them in the tables and heads of the codebooks. 6 to 8 runs of each arm's sweep
 (400 steps each, on the first data set, for both) and per data set 12 final ones (1000 steps, three seeds): 56 to 61
 million frames for two data sets. A final run takes 2,048,000 frames: of two hours of audio, about 430,000 in training,
 that is 4.8 epochs (1.2 for arm i). On an accelerator, with ten hours (2.2 million frames in training): `--sizes 4m
@@ -19,7 +19,7 @@ from wgpt_jax.config import Config, LoggingConfig, OptimizerConfig, TrainingConf
 
 ablation = Ablation(
     arms=chosen("g", "g2", "h", "i"),
-    sizes=(Size("2m", 2_000_000, width=128, depth=4, heads=4, mel_width=48),),
+    sizes=(Size("1m", 1_000_000, width=64, depth=4, heads=4, mel_width=48, depformer_width=48),),
     sweep=Sweep(learning_rates=(6e-3, 1.2e-2), embedding_stds=(0.1, 0.3), steps=400, extend=2),
     sweep_per_data=False,
     steps=1000,

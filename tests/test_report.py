@@ -64,6 +64,7 @@ def run_row(
             {"first": 0, "last": 0, "nll": 5.0, "frames": 5},
             {"first": 1, "last": 1, "nll": 4.0, "frames": 5},
         ],
+        "by_document_position": [{"first": 0, "last": 0, "nll": 5.0, "frames": 5}],
         "calibration": [{"low": 0.0, "high": 0.1, "frames": 1000, "confidence": 0.05, "accuracy": 0.06}],
     }
     config = {

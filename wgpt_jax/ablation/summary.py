@@ -16,7 +16,7 @@ from wgpt_jax.ablation.analysis import (
 )
 from wgpt_jax.ablation.grid import Ablation, Arm, Size
 from wgpt_jax.ablation.plots import learning_panel, parameters_panel
-from wgpt_jax.ablation.runs import sweep_scores
+from wgpt_jax.ablation.runs import sweep_of, sweep_scores
 from wgpt_jax.report.figure import Figure
 
 SUMMARY_NAME = "summary.md"
@@ -144,12 +144,14 @@ def _tuned(ablation: Ablation, rows: Sequence[Row], arms: dict[Arm, list[Row]], 
     lines = []
     for arm, runs in arms.items():
         where = data if ablation.sweep_per_data else next(row["data"] for row in rows)
-        scores = sweep_scores((where, arm.name, ablation.tuning_size(size).name), rows)
-        spread = [nll for nll in scores.values() if nll is not None]
+        group = (where, arm.name, ablation.tuning_size(size).name)
+        swept, scores = sweep_of(ablation, group, rows), sweep_scores(group, rows)
+        spread = [scores[point] for point in swept.points if scores.get(point) is not None]
         told = f"; validation NLL {min(spread):.4f} to {max(spread):.4f}" if len(spread) > 1 else ""
         at = f", at {size.tuned_at}, learning rate by the root of the widths" if size.tuned_at else ""
+        edge = f", the edge of its {' and '.join(swept.edges)}" if swept.edges else ""
         chosen = f"learning rate {runs[0]['learning_rate']:g}, embedding_std {runs[0]['embedding_std']:g}"
-        lines.append(f"- {arm.name}: {chosen}, best of {len(scores) or 1}{at}{told}")
+        lines.append(f"- {arm.name}: {chosen}, best of {len(swept.points)}{edge}{at}{told}")
     return lines
 
 

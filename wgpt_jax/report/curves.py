@@ -28,29 +28,36 @@ def learning_curves(group: Group, size: str) -> Figure:
 
 
 def position_and_reliability(group: Group, size: str) -> Figure:
-    """NLL of the coarse token by the frames seen before, and how often the likeliest token came, by its probability."""
-    positions, reliability = [], []
+    """NLL of the coarse token by the frames seen before and by its place in the document, and a reliability diagram."""
+    seen, placed, reliability = [], [], []
     for number, arm in enumerate(group.arms(size)):
         rows = group.final(arm, size)
-        x, y = by_position(rows)
-        positions.append(Series(label_of(rows), x, y, colour=number))
+        seen.append(Series(label_of(rows), *by_position(rows, "by_position"), colour=number))
+        placed.append(Series("", *by_position(rows, "by_document_position"), colour=number))
         bins = reliability_of(rows)
         x, y = tuple(sure for sure, _, _ in bins), tuple(right for _, right, _ in bins)
         reliability.append(Series("", x, y, colour=number))
     name = f"{group.name}, {size}: test"
     panels = (
-        Panel(name, "frames seen before (+ 1)", _COARSE, tuple(positions), "log"),
+        Panel(name, "frames seen before (+ 1)", _COARSE, tuple(seen), "log"),
+        Panel(name, "frame of the document (from 1)", _COARSE, tuple(placed), "log"),
         Panel(name, "probability of the likeliest token", "how often it came", tuple(reliability), diagonal=True),
     )
-    caption = f"NLL by position in the window, and reliability of the coarse token, {group.name}, {size}"
+    where = "by position in the window and in the document"
+    caption = f"NLL {where}, and reliability of the coarse token, {group.name}, {size}"
     return Figure(f"position-{group.key}-{size}", caption, panels)
 
 
-def by_position(rows: Sequence[Row]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Middle of each bucket of positions, counted from 1, and its NLL as a mean over runs."""
+def by_position(rows: Sequence[Row], key: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Middle of each bucket of positions, counted from 1, and its NLL as a mean over runs.
+
+    Args:
+        rows: final runs.
+        key: ``by_position`` (in the window) or ``by_document_position``, of their evaluation.
+    """
     found: dict[tuple[int, int], list[float]] = {}
     for row in rows:
-        for bucket in row["evaluation"]["by_position"]:
+        for bucket in row["evaluation"][key]:
             found.setdefault((bucket["first"], bucket["last"]), []).append(bucket["nll"])
     buckets = sorted(found)
     x = tuple(((1 + first) * (1 + last)) ** 0.5 for first, last in buckets)
