@@ -607,7 +607,7 @@ def left(tmp_path: Path, monkeypatch) -> Path:
     splits = {"train": 50, "test": 75}
     documents = {split: [markov_document(split, frames, matrix, rng)] for split, frames in splits.items()}
     index = write_dataset(tmp_path / "d", documents)
-    monkeypatch.setattr(describing, "_causality", lambda folder: f"causal: 1 checks of {folder}")
+    monkeypatch.setattr(describing, "proof_of_causality", lambda of, folder: f"causal: 1 checks of {folder}")
     row = run_row("a", data_fingerprint=training_data_fingerprint(index))
     save(tmp_path / "results.jsonl", [row | {"command": f"wgpt ablate c.py --data piano={tmp_path}/d"}])
     (tmp_path / "loop").mkdir()

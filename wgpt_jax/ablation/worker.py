@@ -7,7 +7,6 @@ import json
 import math
 import os
 import signal
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -78,6 +77,7 @@ def _run(run: Path, spec: dict[str, Any]) -> dict[str, Any] | None:
     from wgpt_jax.ablation.runs import DIVERGED
     from wgpt_jax.config import config_from_dict
     from wgpt_jax.evaluation import evaluate
+    from wgpt_jax.proof import proof_of_causality
     from wgpt_jax.provenance import checkout, machine
     from wgpt_jax.runs import RunFolder, read_run
     from wgpt_jax.training.loop import train
@@ -103,22 +103,11 @@ def _run(run: Path, spec: dict[str, Any]) -> dict[str, Any] | None:
         "evaluation": evaluation,
         "documents": [[name, of.frames, of.nll, of.total_nll] for name, of in sorted(documents)],
         "curve": curve_of(folder.metrics),
-        "causality": _causality(run) if spec["causality"] else None,
+        "causality": proof_of_causality("--run", run) if spec["causality"] else None,
         "machine": machine(),
         "commit": commit,
         "versions": info.versions,
     }
-
-
-def _causality(run: Path) -> str:
-    """What the proof of causality says of a run, in its last line."""
-    command = [sys.executable, "-m", "wgpt_jax.verify", "--run", str(run)]
-    # On the CPU: the run's own process has the accelerator's memory.
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=environment)
-    print(done.stdout + done.stderr, flush=True)
-    said = (done.stderr if done.returncode else done.stdout).strip().splitlines()
-    return said[-1] if said else f"verify_causality ended with exit code {done.returncode}"
 
 
 if __name__ == "__main__":

@@ -3,13 +3,12 @@
 import json
 import os
 import shlex
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from wgpt_jax.data.index import SPLITS, load_index, load_inputs
+from wgpt_jax.proof import proof_of_causality
 from wgpt_jax.provenance import checkout, machine
 from wgpt_jax.report.rows import Row
 from wgpt_jax.runs import training_data_fingerprint
@@ -45,7 +44,7 @@ def describe_data(name: str, folder: str | os.PathLike) -> Row:
         },
         "split_by": _held_out_by(index.options),
         "test_groups": shared_by(load_inputs(folder)),
-        "causality": _causality(folder),
+        "causality": proof_of_causality("--data", folder),
         "machine": machine(),
         "commit": checkout(),
         "command": shlex.join(command),
@@ -86,12 +85,3 @@ def _held_out_by(options: Mapping[str, Any]) -> str:
     except (OSError, ValueError):
         return f"its manifest, or {options['split_by']} where that has no splits"
     return "its manifest" if any(line.get("split") for line in lines) else options["split_by"]
-
-
-def _causality(folder: str | os.PathLike) -> str:
-    """What the proof of causality says of prepared data, in its last line."""
-    command = [sys.executable, "-m", "wgpt_jax.verify", "--data", str(folder)]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=environment)
-    said = (done.stderr if done.returncode else done.stdout).strip().splitlines()
-    return said[-1] if said else f"verify_causality ended with exit code {done.returncode}"
