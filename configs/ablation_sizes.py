@@ -20,7 +20,7 @@ from wgpt_jax.config import Config, LoggingConfig, OptimizerConfig, TrainingConf
 ablation = Ablation(
     arms=chosen("a", "c"),
     sizes=(SIZES["0.5m"], *(dataclasses.replace(SIZES[name], tuned_at="0.5m") for name in ("1m", "2m", "4m"))),
-    sweep=Sweep(learning_rates=(6e-3, 1.2e-2), embedding_stds=(0.1, 0.3), steps=400, extend=2),
+    sweep=Sweep(learning_rates=(6e-3, 1.2e-2), embedding_stds=(0.01, 0.03), steps=400, extend=2),
     sweep_per_data=False,
     steps=1000,
     batch=8,
