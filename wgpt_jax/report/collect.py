@@ -95,7 +95,8 @@ def smaller(picture: Path) -> bytes:
         with Image.open(picture) as image:
             drawn = image.convert("RGB")
             drawn.thumbnail((_WIDTH, 10 * _WIDTH))
-            drawn.quantize(_COLOURS).save(out, "PNG", optimize=True)
+            # The method that keeps rare colours: those of the lines beside the spectrograms.
+            drawn.quantize(_COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
     except OSError as error:
         raise RequestError(f"cannot read {picture}: {error}") from error
     return out.getvalue()
