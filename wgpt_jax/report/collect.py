@@ -96,7 +96,8 @@ def smaller(picture: Path) -> bytes:
             drawn = image.convert("RGB")
             drawn.thumbnail((_WIDTH, 10 * _WIDTH))
             # The method that keeps rare colours: those of the lines beside the spectrograms.
-            drawn.quantize(_COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
+            few = drawn.quantize(_COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+            few.save(out, "PNG", optimize=True)
     except OSError as error:
         raise RequestError(f"cannot read {picture}: {error}") from error
     return out.getvalue()
