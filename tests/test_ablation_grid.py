@@ -135,6 +135,8 @@ def test_the_runs_of_a_sweep_follow_from_the_rows():
     assert all_runs(ablation, ["x"], [*rows, unrelated]) == after
     rows += [tune_row(point=point, nll=9.0) for point in ((2.4e-2, 0.3), (1.2e-2, 0.9))]
     assert tuned_point(ablation, final, [*rows, unrelated]) == (1.2e-2, 0.3)
+    reseeded = grid(sweep=dataclasses.replace(SQUARE, seed=7))
+    assert tuned_point(reseeded, dataclasses.replace(final, seed=0), rows) is None, "scores of another seed"
 
 
 def test_one_point_needs_no_sweep():
@@ -152,7 +154,12 @@ def test_only_names_parts_of_the_grid_and_what_they_need():
     assert {run.group for run in some if run.stage == "tune"} == {("y", "c", "small")}
     assert len(select(runs, ["arm=a,seed=0,stage=final", "arm=c,stage=tune"])) == 2 * 2 + 2 * 4
     assert select(runs, []) == runs
-    for wrong, told in (("arm", "is none of"), ("arm=z", "there are a, c"), ("seed=9", "there are 0, 1, 2")):
+    for wrong, told in (
+        ("arm", "is none of"),
+        ("arm=z", "there are a, c"),
+        ("seed=9", "there are 0, 1, 2"),
+        ("arm=a,arm=c", "arm is named twice; give arm=a arm=c for both"),
+    ):
         with pytest.raises(RequestError, match=told):
             select(runs, [wrong])
     with pytest.raises(RequestError, match="no run of the grid"):
@@ -183,6 +190,9 @@ def test_a_token_only_arm_is_never_tuned_less_than_a_hybrid(tokens, hybrid):
         ({"arms": ()}, "no arms"),
         ({"seeds": (0, 0)}, "give different ones"),
         ({"steps": 0}, "steps is 0"),
+        ({"steps": "60"}, "'60' is no whole number"),
+        ({"seeds": 3}, "seeds of the ablation: 3 is no tuple"),
+        ({"sweep": dataclasses.replace(SWEEP, learning_rates=4e-3)}, r"learning_rates .* 0\.004 is no tuple"),
         ({"name": ""}, "has no name"),
         ({"arms": (dataclasses.replace(INPUTS["a"], name="a/b"),)}, "arm 'a/b'"),
         ({"sizes": (dataclasses.replace(SMALL, name="1,5m"),)}, "size '1,5m'"),
@@ -229,6 +239,9 @@ def test_a_run_takes_the_steps_and_the_point_that_it_is_given():
     config = configured(run, Sized(ablation.config(ablation.arm(run.arm), SMALL), {}), (5e-3, 0.7))
     assert (config.optimizer.learning_rate, config.model.embedding_std) == (5e-3, 0.7)
     assert (config.training.steps, config.training.eval_every, config.training.seed) == (5, 5, 0)
+    final = next(run for run in all_runs(ablation, ["x"], []) if run.stage == "final" and run.seed == 2)
+    config = configured(final, Sized(ablation.config(ablation.arm(final.arm), SMALL), {}), (5e-3, 0.7))
+    assert (config.training.seed, config.data.shuffle_seed) == (2, 2), "seeds differ in the order of the data too"
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ import pytest
 from synthetic import BANDS, VOCABULARY, markov_document, markov_matrix, write_dataset
 
 from wgpt_jax import ablate
-from wgpt_jax.ablation import main, scheduler
+from wgpt_jax.ablation import main, scheduler, worker
 from wgpt_jax.ablation.arms import INPUTS, chosen
 from wgpt_jax.ablation.check import fitted
 from wgpt_jax.ablation.counts import Sized
@@ -21,8 +22,10 @@ from wgpt_jax.ablation.process import Ending
 from wgpt_jax.ablation.results import read_rows
 from wgpt_jax.ablation.runs import DIVERGED
 from wgpt_jax.ablation.worker import commit_of
-from wgpt_jax.config import Config, TrainingConfig
+from wgpt_jax.config import Config, MeshConfig, TrainingConfig
+from wgpt_jax.data.index import load_index
 from wgpt_jax.errors import RequestError, WorkError
+from wgpt_jax.runs import new_run, write_run
 from wgpt_jax.training.keeper import Keeper
 
 SIZE = Size("small", 100_000, width=32, depth=2, heads=2, mel_width=16)
@@ -180,6 +183,27 @@ def test_rows_of_another_grid_or_other_data_are_refused(run_grid, tmp_path):
     write_dataset(tmp_path / "other", splits)
     with pytest.raises(RequestError, match="on other data"):
         run_grid(data={"m": tmp_path / "other"}, only=["arm=a"])
+
+
+def test_rows_that_were_scored_on_other_documents_are_refused(run_grid, data, tmp_path):
+    run_grid(only=["arm=a"])
+    shutil.copytree(data, tmp_path / "other")
+    index = json.loads((tmp_path / "other" / "index.json").read_text())
+    for shard in index["shards"]:
+        if shard["split"] == "test":
+            shard["sha256"] = "0" * 64
+    (tmp_path / "other" / "index.json").write_text(json.dumps(index))
+    with pytest.raises(RequestError, match=r"m-a-small-seed0 on other data \(test shards"):
+        run_grid(data={"m": tmp_path / "other"}, only=["arm=a"])
+
+
+def test_a_run_that_was_begun_with_other_steps_does_not_go_on(data, tmp_path):
+    begun = Config(training=TrainingConfig(steps=20_000))
+    write_run(tmp_path / "run", new_run(begun, load_index(data), {}))
+    asked = dataclasses.replace(begun, training=TrainingConfig(steps=100), mesh=MeshConfig(data=2))
+    spec = {"config": dataclasses.asdict(asked), "data_folder": str(data)}
+    with pytest.raises(WorkError, match=r"another configuration: training\.steps was 20000 and is 100 now; give"):
+        worker._run(tmp_path / "run", spec)
 
 
 @pytest.mark.parametrize(

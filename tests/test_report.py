@@ -69,8 +69,8 @@ def run_row(
     }
     config = {
         "model": {"output_codebooks": 1, "pattern": "depth", "width": 64},
-        "training": {"steps": 1000, "batch": 8},
-        "data": {"context": 256},
+        "training": {"steps": 1000, "batch": 8, "seed": seed},
+        "data": {"context": 256, "shuffle_seed": seed},
     }
     return {
         "kind": "run",
@@ -102,7 +102,9 @@ def run_row(
 
 def tune_row(arm: str, rate: float, std: float, nll: float) -> dict:
     row = run_row(arm, learning_rate=rate, embedding_std=std)
-    return row | {"stage": "tune", "steps": 500, "evaluation": row["evaluation"] | {"total_nll": nll}}
+    documents = [[f"d{n}", frames, frames * nll, frames * nll] for n, frames in enumerate(FRAMES)]
+    evaluation = row["evaluation"] | {"nll": nll, "total_nll": nll}
+    return row | {"stage": "tune", "steps": 500, "evaluation": evaluation, "documents": documents}
 
 
 ROWS = [run_row(arm, seed, level=level) for arm, level in (("a", 4.0), ("c", 3.8), ("d", 4.2)) for seed in range(3)]
@@ -153,7 +155,21 @@ def test_a_changed_row_is_noticed(written):
     rows = copy.deepcopy(ROWS)
     rows[2]["documents"][3][3] += 20.0
     save(written.parent / "results" / "results.jsonl", rows)
+    with pytest.raises(RequestError, match=r"results\.jsonl: row 3 says NLL .* its documents say"):
+        check(written)
+    rows[2]["evaluation"]["total_nll"] += 20.0 / sum(FRAMES)
+    save(written.parent / "results" / "results.jsonl", rows)
     with pytest.raises(WorkError, match="the rows say"):
+        check(written)
+
+
+def test_a_line_without_an_end_and_a_file_without_rows_are_no_rows(written):
+    file = written.parent / "results" / "results.jsonl"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(RequestError, match="the last line has no end"):
+        check(written)
+    file.write_text("")
+    with pytest.raises(RequestError, match="no rows; collect some"):
         check(written)
 
 
@@ -272,7 +288,7 @@ def test_a_verdict_follows_from_the_interval():
 
     assert of(-0.2, -0.1) == "wins"
     assert of(0.1, 0.2) == "loses"
-    assert of(-0.1, 0.2) == "no difference"
+    assert of(-0.1, 0.2) == "no difference shown"
     assert of(-0.2, -0.1, seeds=2) == "undecided: 2 seeds" and of(-0.2, -0.1, seeds=1) == "undecided: 1 seed"
     assert of(None, None) == "undecided: a single document"
     assert verdict(None) == "no seed in common"
@@ -316,7 +332,8 @@ def contest_row(arm: str, seed: int, level: float) -> dict:
     row = run_row(arm, seed)
     flat = arm == "i"
     model = {"output_codebooks": 4, "pattern": "flat" if flat else "depth"}
-    row["config"] = row["config"] | {"model": model, "training": {"steps": 1000, "batch": 2 if flat else 8}}
+    training = row["config"]["training"] | {"batch": 2 if flat else 8}
+    row["config"] = row["config"] | {"model": model, "training": training}
     row["documents"] = [[name, frames, coarse, coarse + frames * level] for name, frames, coarse, _ in row["documents"]]
     total = sum(document[3] for document in row["documents"]) / sum(FRAMES)
     scores = {"output_codebooks": 4, "input_codebooks": 4, "mel_source": "codec4" if arm.startswith("h") else "none"}
@@ -518,6 +535,9 @@ def test_ten_times_the_size_is_claimed_by_the_lower_end_of_the_interval_alone():
     # Beyond all that was trained nothing is known, nor of two seeds.
     for hybrid in (sized("c", "l", 2.0), sized("c", "s", 3.2, seeds=2)):
         assert cells(document([*rows, *hybrid]), f"| c {TENFOLD}")[-1] == "not decided"
+    # The largest that was trained is too small for an answer, which is said.
+    said = cells(document([*(row for row in rows if row["size"] != "l"), *sized("c", "m", 2.0)]), f"| c {TENFOLD}")
+    assert said[-1] == "not decided" and said[1].endswith("times its parameters, too few to say yes")
 
 
 def test_a_leak_is_worth_no_parameters():
@@ -540,7 +560,7 @@ def test_distances_of_a_closed_loop_are_above_their_floor_only_beyond_their_erro
         cells(text, f"| piano | runs/piano-d | hybrid | 1 | 16 x 20 | {what}")[-1]
         for what in ("div", "its", "Fréchet, m")
     ]
-    assert said == ["above the floor", "at the floor", "below the floor"]
+    assert said == ["above the floor", "not told from the floor", "below the floor"]
 
 
 def test_the_papers_only_slip_is_the_hybrids_perplexity_on_librispeech():
@@ -676,6 +696,17 @@ def test_a_row_whose_folder_has_no_name_is_not_collected(left):
     with pytest.raises(RequestError, match=r"command; say what stands for it: --name /scratch/runs=NAME"):
         collect(CollectArgs(rows=(left / "results.jsonl",), out=left / "out.jsonl"))
     assert not (left / "out.jsonl").exists()
+
+
+def test_what_was_collected_before_is_never_lost_by_forgetting_it(left):
+    save(left / "results.jsonl", [run_row("a")])
+    out = left / "out.jsonl"
+    save(out, ROWS)
+    with pytest.raises(RequestError, match=r"out\.jsonl is there and not among the rows: name it too"):
+        collect(CollectArgs(rows=(left / "results.jsonl",), out=out))
+    assert len(load_rows([out])) == len(ROWS)
+    with pytest.raises(RequestError, match="there are no rows; name files"):
+        collect(CollectArgs(out=left / "new.jsonl"))
 
 
 def test_a_picture_with_a_folder_in_its_title_is_left_out_and_told(left, capsys):

@@ -368,7 +368,7 @@ def run_file(path: str | Path) -> dict[str, Any]:
         raise RequestError(f"no configuration file {path}{hint}")
     try:
         return runpy.run_path(str(path))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise RequestError(f"{path} failed: {type(error).__name__}: {error}{_meant(error)}") from error
 
 

@@ -139,7 +139,12 @@ class RunFolder:
 
 def training_data_fingerprint(index: DataIndex) -> str:
     """Hash of the training shards in their order: equal only if every batch is equal."""
-    text = "\n".join(shard.sha256 for shard in index.split("train"))
+    return split_fingerprint(index, "train")
+
+
+def split_fingerprint(index: DataIndex, split: str) -> str:
+    """Hash of the shards of a split in their order."""
+    text = "\n".join(shard.sha256 for shard in index.split(split))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -87,7 +87,7 @@ def check_rows(
     ablation: Ablation,
     runs: Sequence[Run],
     sized: Mapping[tuple[str, str], Sized],
-    fingerprints: Mapping[str, str],
+    fingerprints: Mapping[str, Mapping[str, str]],
     results: Results,
 ) -> set[Run]:
     """Checks that the rows that are there are of the runs that would be made now.
@@ -96,7 +96,7 @@ def check_rows(
         ablation: the grid.
         runs: those that are asked for.
         sized: by the names of arm and size.
-        fingerprints: of the data sets' training shards.
+        fingerprints: of the data sets' splits.
         results: the rows.
 
     Returns:

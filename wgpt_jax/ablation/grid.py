@@ -173,6 +173,7 @@ class Ablation:
         """
         if not self.name:
             raise RequestError("the ablation has no name; give Ablation(..., name=...)")
+        _check_types(self)
         for what, things in (("arm", self.arms), ("size", self.sizes)):
             names = _names(things)
             if not names:
@@ -194,6 +195,23 @@ class Ablation:
             _check_sweep(arm, self.sweep_of(arm))
         _check_tuning(self)
         return self
+
+
+def _check_types(ablation: Ablation) -> None:
+    """That lists are lists and numbers numbers: ``(4e-3)`` is no tuple."""
+    sweeps = {"sweep": ablation.sweep} | {f"sweep of arm {arm.name}": arm.sweep for arm in ablation.arms if arm.sweep}
+    lists = {"arms": ablation.arms, "sizes": ablation.sizes, "seeds": ablation.seeds}
+    whole = {key: getattr(ablation, key) for key in ("steps", "batch", "context", "eval_every")}
+    for name, sweep in sweeps.items():
+        lists |= {f"learning_rates of the {name}": sweep.learning_rates}
+        lists |= {f"embedding_stds of the {name}": sweep.embedding_stds}
+        whole |= {f"steps of the {name}": sweep.steps}
+    for what, value in lists.items():
+        if not isinstance(value, tuple | list):
+            raise RequestError(f"the {what} of the ablation: {value!r} is no tuple; a single one is written (value,)")
+    for what, value in whole.items():
+        if not isinstance(value, int):
+            raise RequestError(f"the {what} of the ablation: {value!r} is no whole number")
 
 
 FIT = "take letters, digits and any of _ . + - (a ' only at the end)"

@@ -18,10 +18,10 @@ from wgpt_jax.ablation.runs import Run, all_runs, more_runs, select
 from wgpt_jax.ablation.scheduler import Scheduler
 from wgpt_jax.ablation.summary import SUMMARY_NAME
 from wgpt_jax.ablation.table import epochs, format_counts, format_runs, frames_of
-from wgpt_jax.data.index import load_index
+from wgpt_jax.data.index import SPLITS, load_index
 from wgpt_jax.errors import RequestError, WorkError
 from wgpt_jax.folder_lock import locked
-from wgpt_jax.runs import training_data_fingerprint
+from wgpt_jax.runs import split_fingerprint
 
 
 def ablate_main(args: AblateArgs, argv: Sequence[str]) -> None:
@@ -112,7 +112,10 @@ def ablate(
         return select(all_runs(ablation, list(folders), results.rows), only)
 
     runs = planned()
-    fingerprints = {name: training_data_fingerprint(index) for name, index in indices.items()}
+    fingerprints = {
+        name: {split: split_fingerprint(index, split) for split in SPLITS if index.frames(split)}
+        for name, index in indices.items()
+    }
     pairs = dict.fromkeys((run.arm, run.size) for run in runs)
     divided = places(jobs)
     sized = size_all(ablation, [(ablation.arm(arm), ablation.size(size)) for arm, size in pairs])

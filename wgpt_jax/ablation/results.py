@@ -13,6 +13,8 @@ from wgpt_jax.errors import RequestError, WorkError
 RESULTS_NAME = "results.jsonl"
 _FREE = ("data.workers", "model.attention", "model.remat", "training.microbatches", "training.max_skipped")
 _FREE_GROUPS = ("checkpoint.", "logging.", "mesh.")
+_OF_RUNS = ("experiment", "data", "arm", "size", "stage", "seed", "learning_rate", "embedding_std", "config")
+"""What names a run in its row."""
 
 
 class Results:
@@ -72,7 +74,8 @@ def read_rows(path: str | os.PathLike) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
-            row["kind"]
+            for key in ("kind", *(_OF_RUNS if row["kind"] in ("run", "failed") else ())):
+                row[key]
         except (ValueError, TypeError, KeyError) as error:
             raise RequestError(f"{path}: line {number} is no row ({error!r}); delete that line") from error
         rows.append(row)
@@ -88,13 +91,24 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def check_unchanged(row: Mapping[str, Any], config: Config, fingerprint: str, path: Path, name: str) -> None:
+def changes(old: Config, new: Config) -> str:
+    """What two configurations of a run differ in, of all that its row depends on: empty if in nothing."""
+    return ", ".join(
+        f"{key} was {before} and is {now} now"
+        for key, (before, now) in differences(old, new).items()
+        if key not in _FREE and not key.startswith(_FREE_GROUPS)
+    )
+
+
+def check_unchanged(
+    row: Mapping[str, Any], config: Config, fingerprints: Mapping[str, str], path: Path, name: str
+) -> None:
     """Checks that a row is of the run that would be made now.
 
     Args:
         row: of ``results.jsonl``.
         config: what the run would train.
-        fingerprint: of the data that it would train on.
+        fingerprints: of the splits of its data.
         path: of ``results.jsonl``.
         name: of the run.
 
@@ -102,15 +116,10 @@ def check_unchanged(row: Mapping[str, Any], config: Config, fingerprint: str, pa
         RequestError: naming what differs.
     """
     remedy = "give the same again, take another --workdir, or delete the rows that are no longer wanted"
-    changed = {
-        key: pair
-        for key, pair in differences(config_from_dict(row["config"]), config).items()
-        if key not in _FREE and not key.startswith(_FREE_GROUPS)
-    }
-    if changed:
-        told = ", ".join(f"{key} was {old} and is {new} now" for key, (old, new) in changed.items())
-        raise RequestError(f"{path} has {name} of another configuration: {told}; {remedy}")
-    if row["data_fingerprint"] != fingerprint:
-        raise RequestError(
-            f"{path} has {name} on other data (training shards {row['data_fingerprint']}, now {fingerprint}); {remedy}"
-        )
+    if changed := changes(config_from_dict(row["config"]), config):
+        raise RequestError(f"{path} has {name} of another configuration: {changed}; {remedy}")
+    for split, key in (("train", "data_fingerprint"), (row["split"], "scored_fingerprint")):
+        if row[key] != fingerprints[split]:
+            raise RequestError(
+                f"{path} has {name} on other data ({split} shards {row[key]}, now {fingerprints[split]}); {remedy}"
+            )

@@ -119,6 +119,8 @@ def _parse(text: str, runs: Sequence[Run]) -> dict[str, str]:
         known = list(dict.fromkeys(_value(run, key) for run in runs))
         if value not in known:
             raise RequestError(f"--only {text}: there is no {key} {value!r}; there are {', '.join(known)}")
+        if key in wanted:
+            raise RequestError(f"--only {text}: {key} is named twice; give {key}={wanted[key]} {key}={value} for both")
         wanted[key] = value
     return wanted
 
@@ -153,8 +155,9 @@ def sweep_of(ablation: Ablation, group: Group, rows: Rows) -> Swept:
         group: which sweep.
         rows: what ``results.jsonl`` holds.
     """
+    sweep = ablation.sweep_of(ablation.arm(group[1]))
     settled = [row for row in rows if row["kind"] == "run" or is_diverged(row)]
-    return follow(ablation.sweep_of(ablation.arm(group[1])), sweep_scores(group, settled))
+    return follow(sweep, sweep_scores(group, [row for row in settled if row["seed"] == sweep.seed]))
 
 
 def more_runs(ablation: Ablation, runs: Sequence[Run], rows: Rows) -> int:
@@ -195,7 +198,7 @@ def sweep_scores(group: Group, rows: Rows) -> dict[Point, float | None]:
 
 
 def configured(run: Run, sized: Sized, point: Point) -> Config:
-    """What a run trains.
+    """What a run trains; its seed is also that of the order of the data, so that seeds differ in both.
 
     Args:
         run: the run.
@@ -209,6 +212,7 @@ def configured(run: Run, sized: Sized, point: Point) -> Config:
     return dataclasses.replace(
         config,
         model=dataclasses.replace(config.model, embedding_std=point[1]),
+        data=dataclasses.replace(config.data, shuffle_seed=run.seed),
         training=training,
         optimizer=dataclasses.replace(config.optimizer, learning_rate=point[0]),
     ).validate()

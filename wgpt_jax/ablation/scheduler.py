@@ -41,7 +41,7 @@ class Scheduler:
         planned: Callable[[], list[Run]],
         sized: Mapping[tuple[str, str], Sized],
         folders: Mapping[str, Path],
-        fingerprints: Mapping[str, str],
+        fingerprints: Mapping[str, Mapping[str, str]],
         results: Results,
         places: Sequence[Place],
         command: str,
@@ -127,16 +127,18 @@ class Scheduler:
         """What the run's process is told."""
         sized, arm = self._sized[run.arm, run.size], self._ablation.arm(run.arm)
         final = run.stage == "final"
+        split = "test" if final else "validation"
         return {
             "config": dataclasses.asdict(configured(run, sized, point)),
             "data_folder": str(self._folders[run.data]),
             "mel": arm.mel,
-            "causality": self._proves and final and run.seed == self._ablation.seeds[0],
+            "causality": self._proves and final,
             "row": {
                 "kind": "run",
                 "experiment": self._ablation.name,
                 "data": run.data,
-                "data_fingerprint": self._fingerprints[run.data],
+                "data_fingerprint": self._fingerprints[run.data]["train"],
+                "scored_fingerprint": self._fingerprints[run.data][split],
                 "arm": run.arm,
                 "title": arm.title,
                 "inputs": sized.config.model.inputs,
@@ -145,7 +147,7 @@ class Scheduler:
                 "stage": run.stage,
                 "learning_rate": point[0],
                 "embedding_std": point[1],
-                "split": "test" if final else "validation",
+                "split": split,
                 "leaks": arm.leaks,
                 "command": self._command,
             },

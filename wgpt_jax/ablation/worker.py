@@ -74,6 +74,7 @@ def _run(run: Path, spec: dict[str, Any]) -> dict[str, Any] | None:
     """The row of a run; None if it was asked to stop."""
     from wgpt_jax.ablation.groups import by_group
     from wgpt_jax.ablation.record import curve_of, train_seconds
+    from wgpt_jax.ablation.results import changes
     from wgpt_jax.ablation.runs import DIVERGED
     from wgpt_jax.config import config_from_dict
     from wgpt_jax.evaluation import evaluate
@@ -83,6 +84,9 @@ def _run(run: Path, spec: dict[str, Any]) -> dict[str, Any] | None:
     from wgpt_jax.training.loop import train
 
     config, folder = config_from_dict(spec["config"]), RunFolder(run)
+    # Training itself would go on under another number of steps, and the row would be of neither.
+    if folder.info.exists() and (changed := changes(read_run(run).config, config)):
+        raise WorkError(f"{run} was begun with another configuration: {changed}; give the same again or delete it")
     commit = commit_of(run, checkout())  # a checkout may change while the run goes on
     if train(config, spec["data_folder"], run) < config.training.steps:
         return None

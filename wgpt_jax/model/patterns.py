@@ -52,7 +52,9 @@ def delayed(batch: Batch, codebooks: int) -> Steps:
     column = step[:, None] - k
     tokens = jnp.asarray(batch.tokens)[:, jnp.maximum(column, 0), k]
     behind = positions[..., None] - k  # frames of the segment up to that one
+    last = jax.lax.cummax(jnp.where(batch.weights, step, -1), axis=1)
     known = (behind > 0) | ((behind == 0) & ~begins[..., None])
+    known &= column <= last[..., None] + 1  # behind a segment's end stands padding, or another document
     changes = jnp.concatenate([segments[:, 1:] != segments[:, :-1], jnp.ones((b, 1), bool)], axis=1)
     end = jax.lax.cummin(jnp.where(changes, step, t - 1), axis=1, reverse=True)
     predicts = jnp.minimum(step[:, None] + k, end[..., None])

@@ -13,12 +13,11 @@ from typing import Annotated, Any
 import tyro
 from PIL import Image
 
-from wgpt_jax.ablation.results import read_rows
 from wgpt_jax.data.index import load_index
 from wgpt_jax.errors import RequestError, WorkError
 from wgpt_jax.report.describe import describe_data
 from wgpt_jax.report.main import FOLDER
-from wgpt_jax.report.rows import Row, machine_paths, of_kind
+from wgpt_jax.report.rows import Row, machine_paths, of_kind, whole_rows
 from wgpt_jax.runs import training_data_fingerprint
 
 _PICTURE = "closed_loop.png"
@@ -49,16 +48,19 @@ def collect(args: CollectArgs) -> None:
     """Gathers, and says what was renamed.
 
     Raises:
-        RequestError: if a file cannot be read, or a folder of this machine would stay in a row.
+        RequestError: if a file cannot be read, there are no rows, those that are there would be lost, or a folder of
+            this machine would stay in a row.
         WorkError: if the data's causality cannot be checked, or a file cannot be written.
     """
     data = dict(_pair(text, "--data NAME=DIR") for text in args.data)
     named = {folder: name for name, folder in data.items()}
     named |= dict(_pair(text, "--name DIR=NAME") for text in args.name)
+    if args.out.exists() and not any(path.resolve() == args.out.resolve() for path in args.rows):
+        raise RequestError(f"{args.out} is there and not among the rows: name it too to keep them, or delete it")
     rows: list[Row] = []
     pictures: dict[str, bytes] = {}
     for path in args.rows:
-        for raw in read_rows(path):
+        for raw in whole_rows(path):
             row, picture = portable(raw, named), path.parent / _PICTURE
             if row["kind"] == "closed_loop" and "picture" not in row and picture.is_file():
                 if os.path.isabs(raw["run"]):
@@ -78,6 +80,8 @@ def collect(args: CollectArgs) -> None:
     for name, folder in data.items():
         if (name, training_data_fingerprint(load_index(folder))) not in known:
             rows.append(portable(describe_data(name, folder), named))
+    if not rows:
+        raise RequestError("there are no rows; name files that have some, or --data")
     _write(rows, pictures, args.out)
     print(f"{args.out}: {len(rows)} rows, {len(pictures)} pictures")
     for name in sorted({name for row in rows for name in row.get("renamed", ())}):

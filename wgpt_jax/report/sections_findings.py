@@ -2,17 +2,20 @@
 
 from collections.abc import Sequence
 
-from wgpt_jax.ablation.analysis import ENOUGH
+from wgpt_jax.ablation.analysis import ENOUGH, final_runs
 from wgpt_jax.evaluation import meaning
 from wgpt_jax.report.claims import Answer, answers, unanswered
 from wgpt_jax.report.groups import Group
 from wgpt_jax.report.numbers import interval, listed, signed, table
 from wgpt_jax.report.rows import Row, of_kind
 from wgpt_jax.report.sections_run import unproven
+from wgpt_jax.report.sweeps import swept
 from wgpt_jax.report.sections_sizes import PROMISE, apart, leaks, multipliers
 
 TENFOLD = 10.0
 """The paper's claim: a hybrid equals a token-only model so many times its size."""
+SETTLED = 16
+"""Frame of a window from which on what came before it matters little: the mel of a codec's decode knows of it."""
 _FLOOR = 1.0
 """Per cent above a known entropy that a model may stay."""
 
@@ -22,7 +25,8 @@ def in_short(groups: Sequence[Group]) -> list[str]:
     lines = []
     for answer in answers(groups):
         if answer.claim.headline:
-            lines.append(f"- {answer.claim.question} {_where(answer)}: **{answer.verdict}**{_difference(answer)}")
+            said = f"**{answer.verdict}**{_difference(answer)}{_on_edge(answer)}"
+            lines.append(f"- {answer.claim.question} {_where(answer)}: {said}")
     lines += [f"- Does it hold that {what}? **{holds}**: {said}" for what, said, holds in _tenfold(groups)]
     if not lines:
         return ["No headline pair has been run.", ""]
@@ -34,18 +38,31 @@ def what_holds(rows: Sequence[Row], groups: Sequence[Group]) -> list[str]:
     found = answers(groups)
     lines = ["### Questions", ""]
     if found:
-        heads = ("question", "pair", "where", "nats", "95 % interval", "answer")
+        heads = ("question", "pair", "where", "nats", "95 % interval", "answer", f"coarse, from frame {SETTLED} on")
         cells = []
         for answer in found:
             numbers = ["", ""] if answer.estimate is None else [signed(answer.estimate), interval(answer.estimate)]
             pair = f"{answer.claim.arm} - {answer.claim.base}"
-            cells.append([answer.claim.question, pair, _where(answer), *numbers, answer.verdict])
+            cells.append([answer.claim.question, pair, _where(answer), *numbers, answer.verdict, _settled(answer)])
         lines += [*table(heads, cells), ""]
     if absent := unanswered(groups):
         lines += ["Not answered, since an arm is not there:", ""]
         lines += [f"- {claim.question} ({claim.arm} - {claim.base})" for claim in absent] + [""]
     lines += [*_parts(groups), "### Promises", "", *_promises(rows, groups), ""]
     return lines
+
+
+def _settled(answer: Answer) -> str:
+    """The difference of the coarse token's NLL where a window has shown some frames."""
+    levels = []
+    for arm in (answer.claim.arm, answer.claim.base):
+        runs = answer.group.final(arm, answer.size)
+        parts = [part for row in runs for part in row["evaluation"]["by_position"] if part["first"] >= SETTLED]
+        frames = sum(part["frames"] for part in parts)
+        if not frames:
+            return ""
+        levels.append(sum(part["nll"] * part["frames"] for part in parts) / frames)
+    return f"{levels[0] - levels[1]:+.4f}"
 
 
 def _where(answer: Answer) -> str:
@@ -61,6 +78,14 @@ def _difference(answer: Answer) -> str:
     bits = answer.estimate.value * scores["total_bits_per_second"] / scores["total_nll"]
     unit = f"nats per frame, {bits:+.1f} bits/s" if answer.group.codebooks > 1 else "nats per token"
     return f", {signed(answer.estimate)}{ends} {unit}; {answer.claim.arm} is {said}"
+
+
+def _on_edge(answer: Answer) -> str:
+    """Which of the two arms may have had a better point outside of its sweep."""
+    arms = (answer.claim.arm, answer.claim.base)
+    edges = {arm: swept(answer.group, arm, answer.size).chosen for arm in arms}
+    told = [f"{arm} at the {edge}" for arm, edge in edges.items() if edge]
+    return f"; best on the edge of the sweep: {listed(told)}" if told else ""
 
 
 def _parts(groups: Sequence[Group]) -> list[str]:
@@ -102,7 +127,7 @@ def _proof(rows: Sequence[Row], groups: Sequence[Group]) -> list[str] | None:
     for group in groups:
         if not described.get(group.fingerprint, "").startswith("causal: "):
             bad.append(f"data {group.data} ({group.fingerprint}): no proof")
-    said = "; ".join(dict.fromkeys(bad)) if bad else "proved for every data set and arm but those that leak on purpose"
+    said = "; ".join(dict.fromkeys(bad)) if bad else "proved of every data set, and of every arm but those that leak"
     return ["nothing sees the future", said, "NO" if bad else "yes"]
 
 
@@ -127,8 +152,16 @@ def _tenfold(groups: Sequence[Group]) -> list[list[str]]:
                 holds = "yes" if worth.low >= TENFOLD else "NO" if worth.high < TENFOLD else holds
             what = f"{arm} equals a token-only model ({base}) of {TENFOLD:g} times its parameters"
             said = f"{worth}, {group.name}, {size} ({group.experiment})"
+            if holds == "not decided" and (reach := _reach(group, arm, size, base)) < TENFOLD:
+                said += f"; the largest token-only model has {reach:.1f} times its parameters, too few to say yes"
             cells.append([what, said, holds])
     return cells
+
+
+def _reach(group: Group, arm: str, size: str, base: str) -> float:
+    """Parameters of the largest model of an arm over those of another arm's."""
+    ours = group.final(arm, size)[0]["parameters"]
+    return max(row["parameters"] for row in final_runs(group.rows, arm=base)) / ours
 
 
 def _floors(rows: Sequence[Row]) -> list[list[str]]:

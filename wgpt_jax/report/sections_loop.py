@@ -65,7 +65,7 @@ def _distances(row: Row) -> list[list[str]]:
 def _says(row: dict[str, Any]) -> str:
     """Whether an excess is above the floor by more than its error allows."""
     if abs(row["excess"]) <= _SURE * row["excess_stderr"]:
-        return "at the floor"
+        return "not told from the floor"
     return "above the floor" if row["excess"] > 0 else "below the floor"
 
 

@@ -8,6 +8,7 @@ from wgpt_jax.report.provenance import UNKNOWN, Provenance
 from wgpt_jax.report.rows import Row, of_kind
 
 CAUSAL = "causal: "
+_SEEDS = (("training", "seed"), ("data", "shuffle_seed"))
 _SPLITS = ("train", "validation", "test")
 _MODELS = ("unigram", "bigram", "trigram")
 
@@ -97,7 +98,8 @@ def _data_sets(rows: Sequence[Row], groups: Sequence[Group]) -> list[str]:
     for name, fingerprint in dict.fromkeys((group.data, group.fingerprint) for group in groups):
         if fingerprint not in known:
             lines += [
-                f"{name} ({fingerprint}) is not described; `python tools/collect_results.py --data {name}=DATA` does.",
+                f"{name} ({fingerprint}) is not described; `python tools/collect_results.py ROWS... --data {name}=DATA` "
+                "does.",
                 "",
             ]
     return lines
@@ -130,7 +132,20 @@ def _grids(groups: Sequence[Group]) -> list[str]:
     if missing:
         lines += ["Not there (yet):", ""]
         lines += [f"- {group.experiment}, {group.name}: {line}" for group, line in missing] + [""]
-    return [*lines, *_code(groups)]
+    return [*lines, *_one_order(groups), *_code(groups)]
+
+
+def _one_order(groups: Sequence[Group]) -> list[str]:
+    """The groups whose seeds are of the initialisation alone."""
+    lines = []
+    for group in groups:
+        finals = [row for row in group.rows if row["stage"] == "final"]
+        seeds, orders = ({row["config"][part][key] for row in finals} for part, key in _SEEDS)
+        if len(seeds) > 1 and len(orders) == 1:
+            lines.append(f"- {group.experiment}, {group.name}")
+    if not lines:
+        return []
+    return ["Seeds that differ in the initialisation alone, over one order of the data:", "", *lines, ""]
 
 
 def _code(groups: Sequence[Group]) -> list[str]:
@@ -175,22 +190,23 @@ def _identity(row: Row) -> tuple:
 
 
 def _causality(rows: Sequence[Row], groups: Sequence[Group]) -> list[str]:
-    cells: dict[tuple[str, str, str], list[str]] = {}
+    cells: dict[tuple[str, str, str, str], list[str]] = {}
     for row in of_kind(rows, "data"):
-        cells.setdefault((f"{row['data']} ({row['data_fingerprint']})", row["causality"] or "not checked", ""), [])
+        cells.setdefault((f"{row['data']} ({row['data_fingerprint']})", row["causality"] or "not checked", "", ""), [])
     for group in groups:
         for size in group.sizes:
             for arm in group.arms(size):
                 runs = group.final(arm, size)
                 said = list(dict.fromkeys(row["causality"] for row in runs if row["causality"])) or ["not checked"]
                 leaks = "leaks on purpose" if runs[0]["leaks"] else ""
+                checked = f"{sum(bool(row['causality']) for row in runs)} of {len(runs)}"
                 for line in said:
-                    key = f"{group.experiment}, {group.name}, {size}", line, leaks
+                    key = f"{group.experiment}, {group.name}, {size}", line, leaks, checked
                     cells.setdefault(key, []).append(arm)
     if not cells:
         return ["Nothing was checked: there are no runs.", ""]
-    told = [[what, ", ".join(arms), line, leaks] for (what, line, leaks), arms in cells.items()]
-    lines = [*table(("data or runs", "arms", "tools/verify_causality.py says", "label"), told), ""]
+    told = [[what, ", ".join(arms), checked, line, leaks] for (what, line, leaks, checked), arms in cells.items()]
+    lines = [*table(("data or runs", "arms", "runs checked", "tools/verify_causality.py says", "label"), told), ""]
     return lines
 
 

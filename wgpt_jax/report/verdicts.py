@@ -22,7 +22,7 @@ def difference(ours: Sequence[Row], theirs: Sequence[Row], belongs: Mapping[str,
 
 
 def verdict(estimate: Estimate | None, leaks: bool = False) -> str:
-    """``wins``, ``loses``, ``no difference``, or why nothing can be said.
+    """``wins``, ``loses``, ``no difference shown``, or why nothing can be said.
 
     Args:
         estimate: NLL of one arm minus that of another.
@@ -37,5 +37,5 @@ def verdict(estimate: Estimate | None, leaks: bool = False) -> str:
     elif estimate.decided:
         said = "wins" if estimate.value < 0 else "loses"
     else:
-        said = "no difference"
+        said = "no difference shown"
     return f"a leak, no result ({said})" if leaks else said
