@@ -54,6 +54,15 @@ def _layer(tree, index):
     return {k: _layer(v, index) if isinstance(v, dict) else v[index] for k, v in tree.items()}
 
 
+def convolve(x, kernel, positions):
+    """Causal convolution [T, C] -> [T, E] within segments; kernel [taps, C, E], the newest last."""
+    out = np.zeros((len(x), kernel.shape[2]))
+    for t in range(len(x)):
+        for back in range(min(len(kernel), positions[t] + 1)):
+            out[t] += x[t - back] @ kernel[len(kernel) - 1 - back]
+    return out
+
+
 def hidden(p, fusion, tokens, mel, segment_ids, positions, starts, window=10**9):
     """Normalised states [T, D] of one window; tokens [T + 1, K], mel [T + 1, M] with the frame before it first."""
     x = p["embedding"][tokens[:-1, 0]]
@@ -61,14 +70,14 @@ def hidden(p, fusion, tokens, mel, segment_ids, positions, starts, window=10**9)
         x = x + table[tokens[:-1, k]]
     x = np.where(starts[:, None], p["bos"], x)
     x = rms_norm(x, p["token_norm"]["scale"])
+    if "token_conv" in p:
+        conv = p["token_conv"]
+        gathered = rms_norm(convolve(x, conv["conv"]["kernel"], positions), conv["norm"]["scale"])
+        x = x + gathered @ conv["project"]["kernel"]
     if "mel_branch" in p:
         branch = p["mel_branch"]
         slices = np.where(starts[:, None], branch["null"], mel[:-1].astype(np.float64))
-        kernel = branch["stem"]["kernel"]
-        features = np.zeros((len(x), kernel.shape[2]))
-        for t in range(len(x)):
-            for back in range(min(len(kernel), positions[t] + 1)):
-                features[t] += slices[t - back] @ kernel[len(kernel) - 1 - back]
+        features = convolve(slices, branch["stem"]["kernel"], positions)
         if "stack" in branch:
             features = stack(features, branch["stack"]["blocks"], segment_ids, positions, window)
         features = rms_norm(features, p["mel_norm"]["scale"])

@@ -64,6 +64,8 @@ CONFIGS = [
     {"mel_depth": 0, "mel_kernel": 1},
     {"input_codebooks": 2},
     {"mel_depth": 2, "mel_kernel": 4},
+    {"token_kernel": 5, "token_width": 6},
+    {"inputs": "tokens", "token_kernel": 3, "input_codebooks": 2},
 ]
 
 

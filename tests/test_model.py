@@ -78,6 +78,8 @@ def test_rotation_is_complex_multiplication_and_depends_on_distance_only():
         {"fusion": "add"},
         {"mlp": "swiglu", "mel_depth": 0},
         {"mel_kernel": 1, "mel_depth": 2},
+        {"token_kernel": 4, "token_width": 6},
+        {"inputs": "tokens", "token_kernel": 16, "token_width": 6},
     ],
 )
 def test_decoder_is_the_numpy_decoder(changes):

@@ -174,9 +174,12 @@ def test_first_cell_clones_and_installs_for_the_machine(committed, tmp_path, mon
     monkeypatch.setattr(sys, "path", list(sys.path))
     names = {}
     source = cell_of(committed, "install").source
+    with pytest.raises(SystemExit, match="where wgpt_jax is"):
+        exec(compile(source, "install", "exec"), {})
+    source = source.replace('"REPOSITORY"  #', '"https://example.org/wgpt"  #')
     exec(compile(source, "install", "exec"), names)
     clone = tmp_path / "wgpt"
-    assert calls[0] == ["git", "clone", "REPOSITORY", str(clone)]
+    assert calls[0] == ["git", "clone", "https://example.org/wgpt", str(clone)]
     assert calls[1] == [sys.executable, "-m", "pip", "install", "-q", "-e", f"{clone}[{extras}]", *wanted]
     assert names["ROOT"] == clone and sys.path[0] == str(clone), "this very kernel can import it"
     setup = configparser.ConfigParser()

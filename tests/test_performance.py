@@ -145,6 +145,7 @@ def unrolled(monkeypatch):
         {"inputs": "hybrid"},
         {"inputs": "hybrid", "fusion": "add"},
         {"inputs": "hybrid", "mel_depth": 0},
+        {"inputs": "tokens", "token_kernel": 16, "token_width": 256},
         {"inputs": "hybrid", "output_codebooks": 4},
         {"inputs": "tokens", "output_codebooks": 4, "input_codebooks": 4, "pattern": "delay"},
         {"inputs": "tokens", "output_codebooks": 2, "pattern": "flat"},

@@ -58,6 +58,10 @@ class ModelConfig:
     """Hidden channels of the decoder's MLP, F."""
     mlp: Literal["gelu", "swiglu"] = "gelu"
     """Activation of the MLP; swiglu has three matrices instead of two."""
+    token_kernel: int = 1
+    """Frames whose embeddings a causal convolution adds up and puts beside the newest one, it included; 1 for none."""
+    token_width: int = 96
+    """Channels of that convolution."""
     mel_width: int = 96
     """Channels of the mel branch."""
     mel_depth: int = 2
@@ -279,6 +283,7 @@ def _pattern_rules(m: ModelConfig) -> list[tuple[str, bool, str]]:
 
 _AT_LEAST = (
     *((f"model.{name}", 1) for name in ("width", "depth", "heads", "hidden", "mel_width", "mel_kernel")),
+    *((f"model.{name}", 1) for name in ("token_kernel", "token_width")),
     *((f"model.{name}", 1) for name in ("vocabulary", "mel_bands", "mel_heads", "input_codebooks")),
     ("model.output_codebooks", 1),
     *((f"model.depformer_{name}", 1) for name in ("width", "depth", "heads")),

@@ -8,6 +8,8 @@ from wgpt_jax.mel_sources import ORIGINAL
 
 CODEBOOKS = 4
 """Codebooks of the arms that read or predict several."""
+_TAPS = {"fusion": "add", "mel_depth": 0, "mel_kernel": 16}
+"""How a mel is read best: a convolution alone, added to the tokens (docs/LOG.md, configs/ablation_branch.py)."""
 _SUMMED = {"input_codebooks": CODEBOOKS}
 _OUT = {"output_codebooks": CODEBOOKS}
 
@@ -33,7 +35,7 @@ CONTEST: dict[str, Arm] = {
         Arm(
             "h",
             "codebooks summed and their own mel, depth",
-            _SUMMED | _OUT | {"pattern": "depth"},
+            _SUMMED | _OUT | _TAPS | {"pattern": "depth"},
             mel=f"codec{CODEBOOKS}",
             keep_checkpoints=True,
         ),

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 
-GROUPS = ("embedding", "mel branch", "fusion", "decoder blocks", "head", "depth transformer")
+GROUPS = ("embedding", "convolution", "mel branch", "fusion", "decoder blocks", "head", "depth transformer")
 _PARTS = {
     "embedding": "embedding",
     "bos": "embedding",
     "token_norm": "embedding",
+    "token_conv": "convolution",
     "mel_branch": "mel branch",
     "mel_norm": "mel branch",
     "fuse": "fusion",

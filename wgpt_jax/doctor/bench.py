@@ -66,6 +66,7 @@ def tiny(config: Config, mesh: Mesh) -> Config:
         depth=1,
         heads=heads,
         hidden=heads,
+        token_width=width,
         mel_width=width,
         mel_depth=min(m.mel_depth, 1),
         mel_heads=heads,

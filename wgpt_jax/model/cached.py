@@ -24,6 +24,8 @@ class Cache(NamedTuple):
     """int32 []; frames stepped through, all documents together."""
     positions: jax.Array
     """int32 [B]; frames of the present document."""
+    embeddings: jax.Array
+    """float32 [B, taps - 1, D]; the last normalised embeddings."""
     slices: jax.Array
     """float32 [B, taps - 1, M]; the last mel slices, null ones as they were fed."""
     mel_layers: tuple[KeyValueCache, ...]
@@ -70,17 +72,25 @@ class CachedDecoder:
             return x, tuple(written)
 
         x = decoder.embed(self.tables, tokens[:, None], starts[:, None])
-        slices, mel_layers = cache.slices, cache.mel_layers
+        embeddings, slices, mel_layers = cache.embeddings, cache.slices, cache.mel_layers
+        if decoder.config.token_kernel > 1:
+            taps, embeddings = _taps(embeddings, x[:, 0], positions)
+            x = decoder.token_conv(x, taps)
         if decoder.config.inputs == "hybrid":
             branch = decoder.mel_branch
             mel = jnp.where((starts | null_mel)[:, None], branch.null[...], mel.astype(jnp.float32))
-            slices = jnp.concatenate([slices, mel[:, None]], axis=1)
-            back = jnp.arange(slices.shape[1])[::-1]
-            taps = jnp.where((positions[:, None] >= back)[..., None], slices, 0.0)
-            features, mel_layers = through(self.mel_blocks, mel_layers, branch.stem(taps[:, :, None]))
-            x, slices = decoder.merge(x, features), slices[:, 1:]
+            taps, slices = _taps(slices, mel, positions)
+            features, mel_layers = through(self.mel_blocks, mel_layers, branch.stem(taps))
+            x = decoder.merge(x, features)
         x, layers = through(self.blocks, cache.layers, x.astype(compute_dtype(decoder.config)))
-        return decoder.head_norm(x)[:, 0], Cache(cache.step + 1, positions + 1, slices, mel_layers, layers)
+        return decoder.head_norm(x)[:, 0], Cache(cache.step + 1, positions + 1, embeddings, slices, mel_layers, layers)
+
+
+def _taps(before: jax.Array, newest: jax.Array, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The last values [B, taps, 1, C] of each row, zero before its document, and those to keep [B, taps - 1, C]."""
+    values = jnp.concatenate([before, newest[:, None].astype(before.dtype)], axis=1)
+    back = jnp.arange(values.shape[1])[::-1]
+    return jnp.where((positions[:, None] >= back)[..., None], values, 0.0)[:, :, None], values[:, 1:]
 
 
 def empty_cache(decoder: Decoder, batch: int, window: int) -> Cache:
@@ -101,6 +111,7 @@ def empty_cache(decoder: Decoder, batch: int, window: int) -> Cache:
     return Cache(
         step=jnp.zeros((), jnp.int32),
         positions=jnp.zeros(batch, jnp.int32),
+        embeddings=jnp.zeros((batch, config.token_kernel - 1, config.width)),
         slices=jnp.zeros((batch, config.mel_kernel - 1 if hybrid else 0, config.mel_bands)),
         mel_layers=layers(config.mel_depth if hybrid else 0, config.mel_heads, config.mel_width),
         layers=layers(config.depth, config.heads, config.width),

@@ -70,6 +70,22 @@ def causal_taps(x: jax.Array, positions: jax.Array, taps: int) -> jax.Array:
     return jnp.stack(rows, axis=1)
 
 
+class TokenConv(nnx.Module):
+    """A causal convolution over the last embeddings, added to the newest: what a first block would have to learn to
+    gather by attention is there from the first step (measured in docs/LOG.md). Not in the paper.
+    """
+
+    def __init__(self, config: ModelConfig, dtype, rngs):
+        k, d, e = config.token_kernel, config.width, config.token_width
+        self.conv = Einsum("bjtd,jde->bte", (k, d, e), (None, None, "embed"), fan_in=k * d, dtype=dtype, rngs=rngs)
+        self.norm = RMSNorm(e)
+        self.project = Einsum("bte,ed->btd", (e, d), (None, "embed"), fan_in=e, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: jax.Array, taps: jax.Array) -> jax.Array:
+        """The newest embeddings [B, T, D] and the last ones [B, taps, T, D] -> [B, T, D]."""
+        return x + self.project(self.norm(self.conv(taps)))
+
+
 class Decoder(nnx.Module):
     """Predicts the tokens of every frame from the frames before it: the coarse one, and K - 1 finer ones if asked."""
 
@@ -88,6 +104,8 @@ class Decoder(nnx.Module):
             )
         self.bos = nnx.Param(config.embedding_std * jax.random.normal(rngs.params(), (d,)), out_sharding=(None,))
         self.token_norm = RMSNorm(d)
+        if config.token_kernel > 1:
+            self.token_conv = TokenConv(config, dtype, rngs)
         if config.inputs == "hybrid":
             self.mel_branch = MelBranch(config, dtype, rngs)
             self.mel_norm = RMSNorm(e)
@@ -172,6 +190,7 @@ class Decoder(nnx.Module):
         """
         keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         x = self.embed(self.tables(), batch.tokens[:, :-1, : self.config.tables], batch.starts)
+        x = self._convolved(x, batch.positions)
         if self.config.inputs == "hybrid":
             null = batch.starts if null_mel is None else batch.starts | null_mel
             mel = self.mel_branch(batch.mel[:, :-1], null, batch.segment_ids, batch.positions, keys[0])
@@ -183,6 +202,7 @@ class Decoder(nnx.Module):
         """The normalised state that predicts each token: [B, T, K, D]."""
         steps = PATTERNS[self.config.pattern](batch, self.config.output_codebooks)
         x = self.embed(self.tables(), steps.tokens, steps.starts, steps.known)
+        x = self._convolved(x, steps.positions)
         x = self.stack(x.astype(compute_dtype(self.config)), steps.segment_ids, steps.positions, dropout_key)
         b, t, k = steps.predicts.shape
         return jnp.take_along_axis(self.head_norm(x), steps.predicts.reshape(b, t * k, 1), axis=1).reshape(b, t, k, -1)
@@ -212,6 +232,10 @@ class Decoder(nnx.Module):
             row = table[tokens[..., k].astype(jnp.int32)]
             x += row if known is None else jnp.where(known[..., k, None], row, 0.0)
         return self.token_norm(jnp.where(starts[..., None], self.bos[...], x))
+
+    def _convolved(self, x: jax.Array, positions: jax.Array) -> jax.Array:
+        kernel = self.config.token_kernel
+        return self.token_conv(x, causal_taps(x, positions, kernel)) if kernel > 1 else x
 
     def merge(self, x: jax.Array, mel: jax.Array) -> jax.Array:
         """Fuses the two streams: [B, T, D], [B, T, E] -> [B, T, D]."""

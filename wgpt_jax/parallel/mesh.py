@@ -66,6 +66,8 @@ def check_mesh_fits(config: Config, mesh: Mesh) -> None:
     sizes = [("training.batch", config.training.batch, rows * microbatches, together)]
     sizes += [("model.width", m.width, fsdp, "mesh.fsdp"), ("model.heads", m.heads, tensor, "mesh.tensor")]
     sizes += [(f"model.{name}", getattr(m, name), tensor, "mesh.tensor") for name in ("hidden", "vocabulary")]
+    if m.token_kernel > 1:
+        sizes += [("model.token_width", m.token_width, fsdp, "mesh.fsdp")]
     if hybrid:
         sizes += [("model.mel_width", m.mel_width, fsdp, "mesh.fsdp")]
     if hybrid and m.mel_depth:

@@ -44,6 +44,9 @@ def matmuls(config: Config) -> tuple[Matmul, ...]:
         t *= m.output_codebooks
     positions = windows * t
     products = _blocks("decoder", m.width, m.heads, m.hidden, m.depth, windows, t, gates=2 if m.mlp == "swiglu" else 1)
+    if m.token_kernel > 1:
+        products += [Matmul("token taps", positions, m.token_kernel * m.width, m.token_width, 1)]
+        products += [Matmul("token project", positions, m.token_width, m.width, 1)]
     if m.inputs == "hybrid":
         fused = m.width + m.mel_width if m.fusion == "concat" else m.mel_width
         products += [Matmul("mel stem", positions, m.mel_kernel * m.mel_bands, m.mel_width, 1)]

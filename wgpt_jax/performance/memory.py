@@ -35,7 +35,8 @@ def activations(config: Config, *, rows: float, itemsize: int, attention: str, t
     Once, for one block at a time, remat needs again what none keeps, and the einsum as much for its weights' gradient
     as for the weights. Around the blocks of the decoder lie
     ``24 D + s D + 8 V / tensor`` for two norms and for logits and their gradient, V the vocabulary, and in hybrids
-    ``12 E + s (D + E) + (s k + 16) M`` for the mel branch's norm, fusion and k taps of M bands, E its width.
+    ``12 E + s (D + E) + (s k + 16) M`` for the mel branch's norm, fusion and k taps of M bands, E its width; as much
+    again for the convolution of the embeddings, with its taps and width and D in place of M.
 
     XLA fuses some of these away and pads others, so that its own figure differs by tens of per cent.
 
@@ -54,6 +55,9 @@ def activations(config: Config, *, rows: float, itemsize: int, attention: str, t
     stacks = [(m.depth, positions, _block(m.width, m.heads, m.hidden, gates, t, itemsize, attention, tensor))]
     heads = m.output_codebooks if m.pattern == "delay" else 1
     around = positions * (24 * m.width + itemsize * m.width + heads * 8 * m.vocabulary / tensor)
+    if m.token_kernel > 1:
+        e, taps = m.token_width, (itemsize * m.token_kernel + 16) * m.width
+        around += positions * (12 * e + itemsize * (m.width + e) + taps)
     if m.inputs == "hybrid":
         e = m.mel_width
         stacks.append((m.mel_depth, positions, _block(e, m.mel_heads, 4 * e, 1, t, itemsize, attention, tensor)))

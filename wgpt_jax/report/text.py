@@ -23,8 +23,8 @@ def read_text(path: Path, wanted: tuple[str, ...]) -> dict[str, str]:
     """
     try:
         lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"cannot read {path}: {error}") from error
+    except OSError as error:
+        raise RequestError(f"cannot read {path}: {error.strerror}; copy docs/results/text.md there") from error
     passages: dict[str, list[str]] = {}
     current: list[str] = []
     for number, line in enumerate(lines, start=1):
