@@ -4,11 +4,13 @@
 
 The data needs every mel: `tools/prepare_audio.py ... --num-codebooks 4 --mel-sources
 original,codec1,codec4,latent,centred`. Arm c' leaks on purpose: it says what a mel that sees the future would have won.
+Arms ac, cc and dc are a, c and d with a causal convolution over the embeddings: what the branch's own taps and blocks
+win is not to be taken for the mel's.
 
-All arms have 0.5 M parameters at one width, so that four embedding tables (arm b) leave room for MLPs. 6 to 8 runs of
-each arm's sweep (400 steps each, on the first data set, for both) and per data set 21 final ones (1000 steps, three
-seeds): 120 to 132 million frames for two data sets. A final run takes 2,048,000 frames: of two hours of audio, about
-430,000 in training, that is 4.8 epochs.
+All arms have 0.5 M parameters at one width, so that four embedding tables (arm b) leave room for MLPs. 6 to 12 runs of
+each arm's sweep (400 steps each, on the first data set, for both) and per data set 30 final ones (1000 steps, three
+seeds): 172 to 221 million frames for two data sets. A final run takes 2,048,000 frames: of two hours of audio, about
+430,000 in training, that is 4.7 epochs.
 
 An accelerator takes a larger size and ten hours (2.2 million frames in training): `--sizes 4m --batch 16 --context 1024
 --steps 1300 --tune-steps 520 --eval-every 130` is 9.7 epochs. The dry run says how many it is on the data at hand; with
@@ -20,9 +22,9 @@ from wgpt_jax.ablation.grid import Ablation, Size, Sweep
 from wgpt_jax.config import Config, LoggingConfig, OptimizerConfig, TrainingConfig
 
 ablation = Ablation(
-    arms=chosen("a", "b", "c", "d", "e", "f", "c'"),
+    arms=chosen("a", "b", "c", "d", "e", "f", "c'", "ac", "cc", "dc"),
     sizes=(Size("0.5m", 500_000, width=64, depth=4, heads=4, mel_width=48),),
-    sweep=Sweep(learning_rates=(6e-3, 1.2e-2), embedding_stds=(0.1, 0.3), steps=400, extend=2),
+    sweep=Sweep(learning_rates=(6e-3, 1.2e-2), embedding_stds=(0.1, 0.3), steps=400, extend=4),
     sweep_per_data=False,
     steps=1000,
     batch=8,

@@ -278,7 +278,8 @@ def test_a_size_that_cannot_be_met_is_refused():
 
 
 def test_the_arms_are_those_of_the_experiment():
-    assert list(INPUTS) == ["a", "b", "c", "d", "e", "f", "c'"] and list(CONTEST) == ["g", "g2", "h", "i"]
+    assert list(INPUTS) == ["a", "b", "c", "d", "e", "f", "c'", "ac", "cc", "dc"]
+    assert list(CONTEST) == ["g", "g2", "h", "g2c", "hc", "i"]
     assert [name for name, arm in INPUTS.items() if arm.leaks] == ["c'"]
     everything = itertools.chain(INPUTS.values(), CONTEST.values())
-    assert {arm.name for arm in everything if not arm.hybrid} == {"a", "b", "g", "g2", "i"}
+    assert {arm.name for arm in everything if not arm.hybrid} == {"a", "ac", "b", "g", "g2", "g2c", "i"}

@@ -19,7 +19,7 @@ from wgpt_jax.model.patterns import delayed, flattened
 from wgpt_jax.training.step import token_nll
 
 K = 2
-TINY = dataclasses.replace(tiny_config().model, inputs="tokens", output_codebooks=K)
+TINY = dataclasses.replace(tiny_config().model, inputs="tokens", output_codebooks=K, token_kernel=3)
 ORDERS = {
     "depth": {"input_codebooks": K},
     "delay": {"input_codebooks": K},

@@ -8,8 +8,9 @@ from wgpt_jax.mel_sources import ORIGINAL
 
 CODEBOOKS = 4
 """Codebooks of the arms that read or predict several."""
-_TAPS = {"fusion": "add", "mel_depth": 0, "mel_kernel": 16}
-"""How a mel is read best: a convolution alone, added to the tokens (docs/LOG.md, configs/ablation_branch.py)."""
+_SLICE = {"fusion": "add", "mel_depth": 0, "mel_kernel": 1}
+"""A mel that brings no network of its own: the slice, projected and added to the tokens."""
+_CONVOLVED = {"token_kernel": 16}
 _SUMMED = {"input_codebooks": CODEBOOKS}
 _OUT = {"output_codebooks": CODEBOOKS}
 
@@ -23,6 +24,9 @@ INPUTS: dict[str, Arm] = {
         Arm("e", f"mel of the {CODEBOOKS}-codebook decode", {}, mel=f"codec{CODEBOOKS}"),
         Arm("f", "latent before quantisation", {}, mel="latent"),
         Arm("c'", "centred mel (leaks)", {}, mel="centred", leaks=True),
+        Arm("ac", "coarse token, convolved", _CONVOLVED, keep_checkpoints=True),
+        Arm("cc", "coarse token, convolved, and the original's mel", _CONVOLVED, mel=ORIGINAL),
+        Arm("dc", "coarse token, convolved, and the mel of its decode", _CONVOLVED, mel="codec1"),
     )
 }
 """The ladder of inputs; all predict the coarse token."""
@@ -35,7 +39,20 @@ CONTEST: dict[str, Arm] = {
         Arm(
             "h",
             "codebooks summed and their own mel, depth",
-            _SUMMED | _OUT | _TAPS | {"pattern": "depth"},
+            _SUMMED | _OUT | _SLICE | {"pattern": "depth"},
+            mel=f"codec{CODEBOOKS}",
+            keep_checkpoints=True,
+        ),
+        Arm(
+            "g2c",
+            "codebooks summed and convolved, depth",
+            _SUMMED | _OUT | _CONVOLVED | {"pattern": "depth"},
+            keep_checkpoints=True,
+        ),
+        Arm(
+            "hc",
+            "codebooks summed and convolved, and their own mel, depth",
+            _SUMMED | _OUT | _CONVOLVED | _SLICE | {"pattern": "depth"},
             mel=f"codec{CODEBOOKS}",
             keep_checkpoints=True,
         ),

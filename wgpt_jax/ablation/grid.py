@@ -20,7 +20,7 @@ class Size:
     depth: int
     heads: int
     mel_width: int
-    """Channels of a hybrid's mel branch."""
+    """Channels of a hybrid's mel branch, and of the convolution over embeddings where there is one."""
     mel_depth: int = 1
     mel_heads: int = 2
     depformer_width: int = 64
@@ -157,6 +157,8 @@ class Ablation:
             "mel_heads": size.mel_heads,
             "depformer_width": size.depformer_width,
         }
+        if "token_kernel" in arm.model:
+            shape["token_width"] = size.mel_width
         base["model"] |= shape | {"inputs": "hybrid" if arm.hybrid else "tokens"} | dict(arm.model)
         base["data"] |= {"context": self.context} | ({"mel_mix": arm.mix} if arm.hybrid else {})
         base["training"] |= {"steps": self.steps, "batch": self.batch // arm.batch_divisor}

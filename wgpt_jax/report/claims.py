@@ -22,6 +22,10 @@ class Claim:
 CLAIMS = (
     Claim("Does the hybrid with the original's mel beat tokens alone?", "c", "a", headline=True),
     Claim("Does the mel help when it holds nothing but the coarse tokens so far?", "d", "a", headline=True),
+    Claim("Does the original's mel help beside a convolution over the embeddings?", "cc", "ac", headline=True),
+    Claim("Does a mel that holds nothing but the tokens help beside that convolution?", "dc", "ac"),
+    Claim("Is that convolution worth having, without any mel?", "ac", "a"),
+    Claim("Is it worth the original's mel?", "ac", "c"),
     Claim("Do summed embeddings of all codebooks beat tokens alone?", "b", "a"),
     Claim("Is a mel of those codebooks a better input than the sum of their embeddings?", "e", "b"),
     Claim("Does the mel carry what codebooks above the first say?", "e", "d"),
@@ -30,6 +34,9 @@ CLAIMS = (
     Claim("What would a mel that looks ahead have won?", "c'", "c"),
     Claim("All codebooks out: does their own mel help beside summed embeddings (depth)?", "h", "g2", headline=True),
     Claim("All codebooks out: does it beat the delay pattern?", "h", "g", headline=True),
+    Claim("All codebooks out: beside a convolution of those, does their own mel help?", "hc", "g2c", headline=True),
+    Claim("All codebooks out: is that convolution worth having?", "g2c", "g2"),
+    Claim("All codebooks out: is their own mel worth that convolution?", "h", "g2c"),
     Claim("All codebooks out: is the depth transformer better than the delay?", "g2", "g"),
     Claim("All codebooks out: is flattening better than the delay, at equal compute?", "i", "g"),
 )

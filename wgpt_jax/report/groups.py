@@ -67,7 +67,7 @@ class Group:
 
     def bases(self) -> list[str]:
         """The token-only arms that the others are compared with."""
-        return [arm for arm in (("a",) if self.codebooks == 1 else ("g", "g2")) if arm in self.arms()]
+        return [arm for arm in (("a", "ac") if self.codebooks == 1 else ("g", "g2", "g2c")) if arm in self.arms()]
 
     def references(self) -> list[str]:
         """The arms that tables compare the others with: the token-only ones, and what the rest are variants of."""

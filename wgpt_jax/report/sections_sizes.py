@@ -38,12 +38,12 @@ def sizes(groups: Sequence[Group], origins: Provenance, data: Sequence[str]) -> 
 def multipliers(group: Group) -> list[tuple[str, str, str, Multiplier]]:
     """(arm, size, base, multiplier) of every arm of a group whose base has two sizes or more."""
     found = []
-    for base in group.bases():
+    for at, base in enumerate(group.bases()):
         tokens = final_runs(group.rows, arm=base)
         if len({row["parameters"] for row in tokens}) < 2:
             continue
         for arm in group.arms():
-            if arm in group.bases():
+            if arm in group.bases()[: at + 1]:
                 continue
             for size in group.sizes:
                 if runs := group.final(arm, size):
