@@ -6,9 +6,9 @@ The data needs `tools/prepare_audio.py ... --num-codebooks 4 --mel-sources codec
 bits per second over all four are compared. Arm i takes four steps per frame, so it has a quarter of the batch: equal
 compute, fewer frames.
 
-Arms g2c and hc have a causal convolution over the embeddings (`model.token_kernel`): a mel slice tells of several frames
-at once, and what it wins by that a token-only model may have too. Arm h without blocks or taps of its own, for the same
-reason: what it wins is the slice's.
+Arms g2c and hc have a causal convolution over the embeddings (`model.token_kernel`): a mel slice tells of several
+frames at once, and what it wins by that a token-only model may have too. For the same reason the mel of h and hc has no
+blocks or taps of its own.
 
 All arms have 1 M parameters, most of them in the tables and heads of the codebooks. 6 to 8 runs of each arm's sweep
 (400 steps each, on the first data set, for both) and per data set 18 final ones (1000 steps, three seeds): 90 to 99

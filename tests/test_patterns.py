@@ -107,7 +107,7 @@ def test_delayed_steps_are_those_of_a_walk_through_the_window():
                 assert steps.tokens[0, step, k] == batch.tokens[0, frame + 1, k]
             assert steps.predicts[0, step, k] == min(step + k, last_step(segments, number))
         assert steps.positions[0, step] == step - members[0] and steps.segment_ids[0, step] == number
-    for step in np.flatnonzero(segments == 0):  # padding: room for a segment's last codebooks, which it shows and no more
+    for step in np.flatnonzero(segments == 0):  # padding shows the last codebooks of the segment before it, no more
         members = np.flatnonzero(segments == segments[:step].max())
         for k in range(codebooks):
             assert steps.known[0, step, k] == (step - 1 - k in members)

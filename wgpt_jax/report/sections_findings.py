@@ -9,8 +9,8 @@ from wgpt_jax.report.groups import Group
 from wgpt_jax.report.numbers import interval, listed, signed, table
 from wgpt_jax.report.rows import Row, of_kind
 from wgpt_jax.report.sections_run import unproven
-from wgpt_jax.report.sweeps import swept
 from wgpt_jax.report.sections_sizes import PROMISE, apart, leaks, multipliers
+from wgpt_jax.report.sweeps import swept
 
 TENFOLD = 10.0
 """The paper's claim: a hybrid equals a token-only model so many times its size."""

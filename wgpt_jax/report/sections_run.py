@@ -98,8 +98,8 @@ def _data_sets(rows: Sequence[Row], groups: Sequence[Group]) -> list[str]:
     for name, fingerprint in dict.fromkeys((group.data, group.fingerprint) for group in groups):
         if fingerprint not in known:
             lines += [
-                f"{name} ({fingerprint}) is not described; `python tools/collect_results.py ROWS... --data {name}=DATA` "
-                "does.",
+                f"{name} ({fingerprint}) is not described; "
+                f"`python tools/collect_results.py ROWS... --data {name}=DATA` does.",
                 "",
             ]
     return lines
