@@ -528,6 +528,17 @@ def sized(arm: str, name: str, level: float, seeds: int = 3) -> list[dict]:
     return [run_row(arm, seed, level=level, size=name, parameters=SIZES[name][0]) for seed in range(seeds)]
 
 
+def test_differences_are_shown_at_every_step_that_all_runs_were_evaluated_at():
+    rows = [row | {"curve": [[500, 4.5, 4.5], [1000, 4.1, 4.1]]} for row in ROWS]
+    for row in rows:
+        if row["arm"] == "c":
+            row["curve"] = [[500, 4.4, 4.4 + 0.1 * row["seed"]], [1000, 4.0, 3.9]]
+    text = document(rows)
+    assert cells(text, "| c - a | +") == ["c - a", "+0.0000", "-0.2000"]
+    rows[0]["curve"] = [[1000, 4.1, 4.1]]
+    assert cells(document(rows), "| c - a | -0.2000")[1:] == ["-0.2000"]
+
+
 def test_ten_times_the_size_is_claimed_by_the_lower_end_of_the_interval_alone():
     rows = [row for name, (_, nll) in SIZES.items() for row in sized("a", name, nll)]
     for level, holds in ((3.2, "yes"), (3.9, "NO"), (2.0, "yes")):

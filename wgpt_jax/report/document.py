@@ -4,13 +4,13 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from wgpt_jax.errors import RequestError
-from wgpt_jax.report.curves import learning_curves, position_and_reliability
 from wgpt_jax.report.figure import Figure
 from wgpt_jax.report.groups import Group, make_groups
 from wgpt_jax.report.paper import published
 from wgpt_jax.report.provenance import Provenance
 from wgpt_jax.report.rows import Row, of_kind
-from wgpt_jax.report.sections_arms import contest, how_to_run, ladder
+from wgpt_jax.report.sections_arms import contest, ladder
+from wgpt_jax.report.sections_curves import curves
 from wgpt_jax.report.sections_findings import in_short, what_holds
 from wgpt_jax.report.sections_loop import closed_loop
 from wgpt_jax.report.sections_run import baselines, data_names, what_was_run
@@ -68,7 +68,7 @@ def _make(rows: Sequence[Row], prose: Mapping[str, str]) -> Document:
     groups, origins = make_groups(rows), Provenance(rows)
     data = data_names(groups)
     size_lines, size_figures = sizes(groups, origins, data)
-    curve_lines, curve_figures = _curves(groups, data)
+    curve_lines, curve_figures = curves(groups, data)
     loop_lines, loop_figures = closed_loop(rows, origins)
     parts = (
         ("## In short", "", in_short(groups)),
@@ -108,19 +108,6 @@ def _warning(groups: Sequence[Group]) -> list[str]:
     what = "All runs of this document are of" if len(tiny) == len(groups) else "Some runs of this document are of"
     why = "they last a minute and show that the machinery works. Nothing that is said of their models is a result."
     return [f"**{what} `{TINY}`: {why}**", ""]
-
-
-def _curves(groups: Sequence[Group], data: Sequence[str]) -> tuple[list[str], list[Figure]]:
-    if not groups:
-        return [f"Not there; they are made by {how_to_run('ablation_inputs', data)}.", ""], []
-    lines, figures = [], []
-    for group in groups:
-        lines += [f"### {group.title}, {group.codebooks} codebook(s) out", ""]
-        for size in group.sizes:
-            for figure in (learning_curves(group, size), position_and_reliability(group, size)):
-                figures.append(figure)
-                lines += [f"![{figure.caption}](results/{figure.file})", ""]
-    return lines, figures
 
 
 def _tidy(lines: Sequence[str]) -> str:
