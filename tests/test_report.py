@@ -189,9 +189,9 @@ def test_a_missing_figure_is_noticed(written):
 def test_a_figure_of_other_numbers_is_noticed_and_one_of_other_pixels_is_not(written):
     """What matplotlib makes of the numbers differs between versions, so pixels do not count."""
     rows = copy.deepcopy(ROWS)
-    rows[0]["curve"][0][2] = 4.6  # in no table
+    rows[0]["evaluation"]["by_position"][0]["nll"] = 4.6  # in no table
     save(written.parent / "results" / "results.jsonl", rows)
-    with pytest.raises(WorkError, match=r"curves-.* shows other numbers"):
+    with pytest.raises(WorkError, match=r"position-.* shows other numbers"):
         check(written)
     save(written.parent / "results" / "results.jsonl", ROWS)
     figure = next((written.parent / "results").glob("curves-*.png"))
