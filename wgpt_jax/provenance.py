@@ -2,9 +2,11 @@
 
 import shlex
 import sys
+from typing import Any
 
 from wgpt_jax.doctor.machine import checkout
 from wgpt_jax.processor import available_cores, processor
+from wgpt_jax.runs import versions
 
 
 def machine() -> str:
@@ -13,11 +15,16 @@ def machine() -> str:
 
     found = jax.devices()
     if found[0].platform == "cpu":
-        return f"{processor()}, {available_cores()} cores"
+        cores = available_cores()
+        return f"{processor()}, {cores} core{'s' if cores > 1 else ''}"
     return f"{len(found)} x {found[0].device_kind}"
 
 
-def provenance(tool: str) -> dict[str, str | None]:
-    """``machine``, ``commit`` (None outside a checkout) and ``command`` of a row that ``python tool`` makes now."""
+def provenance(tool: str) -> dict[str, Any]:
+    """``machine``, ``commit`` (None outside a checkout), ``versions`` and ``command`` of a row that a tool makes now.
+
+    Args:
+        tool: its file; the row's command is ``python`` with it and with this process's arguments.
+    """
     command = shlex.join(["python", tool, *sys.argv[1:]])
-    return {"machine": machine(), "commit": checkout(), "command": command}
+    return {"machine": machine(), "commit": checkout(), "versions": versions(), "command": command}

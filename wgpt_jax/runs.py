@@ -158,12 +158,13 @@ def new_run(config: Config, index: DataIndex, parameters: dict[str, int], starte
         codebooks=index.codebooks,
         data_fingerprint=training_data_fingerprint(index),
         parameters=parameters,
-        versions=_versions(),
+        versions=versions(),
         started_from=started_from,
     )
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of this package and of those whose arithmetic a run depends on."""
     return {name: importlib.metadata.version(name) for name in ("wgpt_jax", "jax", "flax", "optax", "grain")}
 
 
@@ -308,7 +309,7 @@ def check_same_run(info: RunInfo, config: Config, fingerprint: str, run: str | o
         warnings.append(f"training.steps changes from {old} to {new}: the learning-rate schedule changes with it")
     if "training.microbatches" in changed and config.model.dropout:
         warnings.append("training.microbatches changes: each part draws its own dropout, so that the steps change too")
-    for name, new in _versions().items():
+    for name, new in versions().items():
         old = info.versions.get(name, "another version")
         if old != new:
             warnings.append(f"{name} was {old}, now it is {new}: equal data and bits are not promised")
