@@ -4,8 +4,8 @@
 
 The data needs every mel: `tools/prepare_audio.py ... --num-codebooks 4 --mel-sources
 original,codec1,codec4,latent,centred`. Arm c' leaks on purpose: it says what a mel that sees the future would have won.
-Arms ac, cc and dc are a, c and d with a causal convolution over the embeddings: what the branch's own taps and blocks
-win is not to be taken for the mel's.
+Arm ac is a with a causal convolution over the embeddings (`model.token_kernel`), and cc and dc read a bare slice beside
+it: what the taps and blocks of a mel branch win (arms c to c', as in the paper) is not to be taken for the mel's.
 
 All arms have 0.5 M parameters at one width, so that four embedding tables (arm b) leave room for MLPs. 6 to 12 runs of
 each arm's sweep (400 steps each, on the first data set, for both) and per data set 30 final ones (1000 steps, three

@@ -25,8 +25,8 @@ INPUTS: dict[str, Arm] = {
         Arm("f", "latent before quantisation", {}, mel="latent"),
         Arm("c'", "centred mel (leaks)", {}, mel="centred", leaks=True),
         Arm("ac", "coarse token, convolved", _CONVOLVED, keep_checkpoints=True),
-        Arm("cc", "coarse token, convolved, and the original's mel", _CONVOLVED, mel=ORIGINAL),
-        Arm("dc", "coarse token, convolved, and the mel of its decode", _CONVOLVED, mel="codec1"),
+        Arm("cc", "coarse token, convolved, and the original's mel", _CONVOLVED | _SLICE, mel=ORIGINAL),
+        Arm("dc", "coarse token, convolved, and the mel of its decode", _CONVOLVED | _SLICE, mel="codec1"),
     )
 }
 """The ladder of inputs; all predict the coarse token."""
