@@ -20,8 +20,13 @@ class Claim:
 
 
 CLAIMS = (
-    Claim("Does the hybrid with the original's mel beat tokens alone?", "c", "a", headline=True),
-    Claim("Does the mel help when it holds nothing but the coarse tokens so far?", "d", "a", headline=True),
+    Claim(
+        "As in the paper, the original's mel through taps and blocks: does it beat tokens alone?",
+        "c",
+        "a",
+        headline=True,
+    ),
+    Claim("The same with a mel that holds nothing but the coarse tokens so far?", "d", "a", headline=True),
     Claim("Does the original's mel help beside a convolution over the embeddings?", "cc", "ac", headline=True),
     Claim("Does a mel that holds nothing but the tokens help beside that convolution?", "dc", "ac"),
     Claim("Is that convolution worth having, without any mel?", "ac", "a"),
