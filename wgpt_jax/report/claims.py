@@ -21,7 +21,7 @@ class Claim:
 
 CLAIMS = (
     Claim(
-        "As in the paper, the original's mel through taps and blocks: does it beat tokens alone?",
+        "The original's mel through taps and blocks, as in the paper: does it beat tokens alone?",
         "c",
         "a",
         headline=True,
