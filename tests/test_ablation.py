@@ -160,16 +160,19 @@ def test_a_file_that_defines_no_grid_is_told(folder, capsys):
 
 def test_a_row_that_was_cut_short_is_cut_off(tmp_path):
     results = Results(tmp_path)
-    results.append({"kind": "run", "nll": float("nan")})
+    results.append({"kind": "data", "nll": float("nan")})
     with open(results.path, "a") as file:
         file.write('{"kind": "ru')
     again = Results(tmp_path)
-    assert again.rows == [{"kind": "run", "nll": None}]
-    again.append({"kind": "failed"})
-    assert [row["kind"] for row in read_rows(results.path)] == ["run", "failed"]
+    assert again.rows == [{"kind": "data", "nll": None}]
+    again.append({"kind": "baseline"})
+    assert [row["kind"] for row in read_rows(results.path)] == ["data", "baseline"]
     with open(results.path, "a") as file:
         file.write("nonsense\n")
     with pytest.raises(RequestError, match="line 3 is no row"):
+        Results(tmp_path)
+    results.path.write_text('{"kind": "run"}\n')
+    with pytest.raises(RequestError, match=r"line 1 is no row \(KeyError\('experiment'\)\)"):
         Results(tmp_path)
 
 
