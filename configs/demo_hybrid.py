@@ -31,7 +31,7 @@ config = Config(
         embedding_std=0.01,
     ),
     data=DataConfig(context=256, mel_mix={"original": 0.5, "codec1": 0.5}),
-    training=TrainingConfig(steps=700, batch=8, eval_every=100, eval_windows=64),
+    training=TrainingConfig(steps=400, batch=8, eval_every=100, eval_windows=64),
     optimizer=OptimizerConfig(learning_rate=8e-3, warmup=50),
     checkpoint=CheckpointConfig(every=100),
 )
