@@ -74,11 +74,11 @@ def test_the_answer_has_the_names_that_scripts_rely_on(capsys):
     assert {"parameters", "hbm_peak_bytes", "hbm_available_bytes", "fits", "model_flops_per_step", "mfu_ceiling"} < set(
         answer
     )
-    assert answer["parameters"] == 616_480 and answer["fits"] and answer["compile_seconds"] > 0
+    assert answer["parameters"] == 606_304 and answer["fits"] and answer["compile_seconds"] > 0
     assert not any(answer["collectives"].values()), "one chip talks to nobody"
     assert main([config, "--topology", "v5e:1x1", "--quick"]) == 0
     text = capsys.readouterr().out
-    assert "616,480" in text and "MFU ceiling" in text and "collectives       none" in text
+    assert "606,304" in text and "MFU ceiling" in text and "collectives       none" in text
 
 
 def test_copies_of_the_model_only_sum_their_gradients():

@@ -241,15 +241,6 @@ def test_presets_have_their_parameter_counts(name, millions, tolerance):
     assert count == pytest.approx(millions * 1e6, rel=tolerance)
 
 
-def test_the_demos_twins_differ_in_the_mel_alone():
-    tokens, hybrid = (dataclasses.asdict(load_config(CONFIGS / f"demo_{name}.py")) for name in ("tokens", "hybrid"))
-    differing = {key for key in tokens["model"] if tokens["model"][key] != hybrid["model"][key]}
-    assert differing == {"inputs", "hidden", "mel_width", "mel_depth", "mel_kernel", "fusion"}
-    for group in ("training", "optimizer"):
-        assert tokens[group] == hybrid[group]
-    assert tokens["data"] | {"mel_mix": None} == hybrid["data"] | {"mel_mix": None}
-
-
 def test_window_shifts_by_one_and_leads_with_the_frame_before():
     tokens = np.arange(20, dtype=np.int16).reshape(10, CODEBOOKS)
     mel = np.tile(np.arange(10, dtype=np.float16)[None, :, None], (1, 1, BANDS))
