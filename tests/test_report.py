@@ -247,6 +247,7 @@ def loop_row() -> dict:
         "mode": "hybrid",
         "codebooks": 1,
         "num_samples": 16,
+        "documents": 20,
         "seconds": 20.0,
         "prompt_seconds": 0.0,
         "prompts": [],
@@ -319,7 +320,8 @@ def test_a_leak_that_is_not_on_purpose_breaks_the_promise():
         "splits": {"train": {"hours": 2.0, "documents": 9, "frames": 540000}},
         "causality": "causal: 6 checks, ...",
     }
-    assert cells(document([good, *ROWS]), "| nothing sees the future")[-1] == "yes"
+    said = cells(document([good, *ROWS]), "| nothing sees the future")
+    assert said[-1] == "yes" and "3 of 9 runs of them checked" in said[1]  # seed 0 of each arm
     assert (
         cells(document([good | {"causality": "2 of 6 checks failed"}, *ROWS]), "| nothing sees the future")[-1] == "NO"
     )
@@ -360,6 +362,9 @@ def test_the_contest_is_of_all_codebooks_and_tells_frames_from_steps():
     assert scored["h"][11] == f"{nats[0] - nats[1]:+.4f}"
     assert [scored["h"][at] for at in (13, 16, 19)] == ["wins", "wins", ""]  # against g, g2 and itself
     assert scored["h-add"][19] == "loses" and scored["i"][16] == "loses"
+    coarse = cells(text, "| All codebooks out: does it beat the delay pattern? | h - g |")[6]
+    nats = [sum(n for row in arm for *_, n, _ in row["documents"]) / (3 * sum(FRAMES)) for arm in (h, g)]
+    assert coarse.startswith(f"{nats[0] - nats[1]:+.4f} (")
 
 
 def test_baselines_and_floors_stand_with_their_errors():
@@ -551,6 +556,18 @@ def test_ten_times_the_size_is_claimed_by_the_lower_end_of_the_interval_alone():
     assert said[-1] == "not decided" and said[1].endswith("times its parameters, too few to say yes")
 
 
+def test_an_arm_is_compared_with_the_largest_token_only_model_whatever_its_multiplier_says():
+    rows = [row for name, (_, nll) in SIZES.items() for row in sized("a", name, nll)]
+    hybrid = sized("c", "s", 2.0)
+    name, most = max(((name, count) for name, (count, _) in SIZES.items()), key=lambda each: each[1])
+    levels = [
+        np.mean([sum(n for *_, n in row["documents"]) / sum(FRAMES) for row in arm])
+        for arm in (hybrid, [row for row in rows if row["size"] == name])
+    ]
+    said = cells(document([*rows, *hybrid]), "| synthetic | piano | c | s | a |")[7:]
+    assert said[:3] == [name, f"{most / SIZES['s'][0]:.2f}", f"{levels[0] - levels[1]:+.4f}"] and said[-1] == "wins"
+
+
 def test_a_leak_is_worth_no_parameters():
     rows = [row for name, (_, nll) in SIZES.items() for row in sized("a", name, nll)]
     text = document([*rows, *sized("c'", "s", 2.0)])
@@ -572,6 +589,15 @@ def test_distances_of_a_closed_loop_are_above_their_floor_only_beyond_their_erro
         for what in ("div", "its", "Fréchet, m")
     ]
     assert said == ["above the floor", "not told from the floor", "below the floor"]
+
+
+def test_few_samples_or_documents_want_more_of_an_excess_than_a_normal_would():
+    row = loop_row()
+    row["drift"]["rise"] = row["drift"]["rise"] | {"excess": 0.205}  # 2.05 errors: Student asks 2.13 of 16, 1.97 of 200
+    for samples, documents, said in ((16, 200, "not told from"), (200, 16, "not told from"), (200, 200, "above")):
+        text = document([*ROWS, row | {"num_samples": samples, "documents": documents}])
+        start = f"| piano | runs/piano-d | hybrid | 1 | {samples} x 20 | its"
+        assert cells(text, start)[-1] == f"{said} the floor"
 
 
 def test_the_papers_only_slip_is_the_hybrids_perplexity_on_librispeech():

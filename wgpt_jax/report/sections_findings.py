@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-from wgpt_jax.ablation.analysis import ENOUGH, final_runs
+from wgpt_jax.ablation.analysis import ENOUGH, paired_difference
 from wgpt_jax.evaluation import meaning
 from wgpt_jax.report.claims import Answer, answers, unanswered
 from wgpt_jax.report.groups import Group
 from wgpt_jax.report.numbers import interval, listed, signed, table
 from wgpt_jax.report.rows import Row, of_kind
 from wgpt_jax.report.sections_run import unproven
-from wgpt_jax.report.sections_sizes import PROMISE, apart, leaks, multipliers
+from wgpt_jax.report.sections_sizes import PROMISE, apart, largest, leaks, multipliers
 from wgpt_jax.report.sweeps import swept
 
 TENFOLD = 10.0
@@ -38,18 +38,29 @@ def what_holds(rows: Sequence[Row], groups: Sequence[Group]) -> list[str]:
     found = answers(groups)
     lines = ["### Questions", ""]
     if found:
-        heads = ("question", "pair", "where", "nats", "95 % interval", "answer", f"coarse, from frame {SETTLED} on")
+        heads = ("question", "pair", "where", "nats", "95 % interval", "answer")
+        heads += ("of it the coarse token's", f"the coarse token's from frame {SETTLED} of a window on")
         cells = []
         for answer in found:
             numbers = ["", ""] if answer.estimate is None else [signed(answer.estimate), interval(answer.estimate)]
             pair = f"{answer.claim.arm} - {answer.claim.base}"
-            cells.append([answer.claim.question, pair, _where(answer), *numbers, answer.verdict, _settled(answer)])
+            said = [answer.verdict, _coarse(answer), _settled(answer)]
+            cells.append([answer.claim.question, pair, _where(answer), *numbers, *said])
         lines += [*table(heads, cells), ""]
     if absent := unanswered(groups):
         lines += ["Not answered, since an arm is not there:", ""]
         lines += [f"- {claim.question} ({claim.arm} - {claim.base})" for claim in absent] + [""]
     lines += [*_parts(groups), "### Promises", "", *_promises(rows, groups), ""]
     return lines
+
+
+def _coarse(answer: Answer) -> str:
+    """What of a difference over several codebooks is the coarse token's, paired as the whole one."""
+    if answer.estimate is None or answer.group.codebooks == 1:
+        return ""
+    runs = [answer.group.final(arm, answer.size) for arm in (answer.claim.arm, answer.claim.base)]
+    estimate = paired_difference(*runs, total=False, groups=answer.group.belongs)
+    return f"{signed(estimate)} ({interval(estimate)})"
 
 
 def _settled(answer: Answer) -> str:
@@ -127,7 +138,10 @@ def _proof(rows: Sequence[Row], groups: Sequence[Group]) -> list[str] | None:
     for group in groups:
         if not described.get(group.fingerprint, "").startswith("causal: "):
             bad.append(f"data {group.data} ({group.fingerprint}): no proof")
-    said = "; ".join(dict.fromkeys(bad)) if bad else "proved of every data set, and of every arm but those that leak"
+    runs = [row for group in groups for row in group.rows if row["stage"] == "final" and not row["leaks"]]
+    checked = f"{sum(bool(row['causality']) for row in runs)} of {len(runs)} runs of them checked"
+    proved = f"proved of every data set, and of every arm but those that leak ({checked})"
+    said = "; ".join(dict.fromkeys(bad)) if bad else proved
     return ["nothing sees the future", said, "NO" if bad else "yes"]
 
 
@@ -160,8 +174,7 @@ def _tenfold(groups: Sequence[Group]) -> list[list[str]]:
 
 def _reach(group: Group, arm: str, size: str, base: str) -> float:
     """Parameters of the largest model of an arm over those of another arm's."""
-    ours = group.final(arm, size)[0]["parameters"]
-    return max(row["parameters"] for row in final_runs(group.rows, arm=base)) / ours
+    return largest(group, base)[0]["parameters"] / group.final(arm, size)[0]["parameters"]
 
 
 def _floors(rows: Sequence[Row]) -> list[list[str]]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy.special import stdtrit
 
 from wgpt_jax.report.figure import Figure, Panel, Series
 from wgpt_jax.report.numbers import table
@@ -11,9 +12,6 @@ from wgpt_jax.report.provenance import Provenance
 from wgpt_jax.report.rows import Row, of_kind
 
 COMMAND = "`python tools/closed_loop_quality.py RUN --data DATA --out FOLDER`"
-
-_SURE = 1.96
-"""Standard errors on either side of a normal's 95 %."""
 
 
 def closed_loop(rows: Sequence[Row], origins: Provenance) -> tuple[list[str], list[Figure]]:
@@ -52,6 +50,7 @@ def _named(row: Row) -> list[str]:
 
 def _distances(row: Row) -> list[list[str]]:
     drift, frechet = row["drift"], row["frechet"]
+    sure = float(stdtrit(min(row["num_samples"], row["documents"]) - 1, 0.975))
     measures = [
         ("divergence of coarse tokens, bits", drift["overall"]),
         ("its rise, last window - first, bits", drift["rise"]),
@@ -59,12 +58,12 @@ def _distances(row: Row) -> list[list[str]]:
         (f"Fréchet, means of {frechet['patch_frames']} frames", frechet["patches"]),
     ]
     columns = ("generated", "floor", "excess")
-    return [[label, *(_with_error(each, column) for column in columns), _says(each)] for label, each in measures]
+    return [[label, *(_with_error(each, column) for column in columns), _says(each, sure)] for label, each in measures]
 
 
-def _says(row: dict[str, Any]) -> str:
-    """Whether an excess is above the floor by more than its error allows."""
-    if abs(row["excess"]) <= _SURE * row["excess_stderr"]:
+def _says(row: dict[str, Any], sure: float) -> str:
+    """Whether an excess is above the floor by more errors than Student's distribution allows."""
+    if abs(row["excess"]) <= sure * row["excess_stderr"]:
         return "not told from the floor"
     return "above the floor" if row["excess"] > 0 else "below the floor"
 

@@ -6,9 +6,11 @@ from wgpt_jax.ablation.analysis import Multiplier, final_runs, multiplier
 from wgpt_jax.report.curves import parameters_figure
 from wgpt_jax.report.figure import Figure
 from wgpt_jax.report.groups import Group
-from wgpt_jax.report.numbers import percent, table
+from wgpt_jax.report.numbers import interval, percent, signed, table
 from wgpt_jax.report.provenance import Provenance
+from wgpt_jax.report.rows import Row
 from wgpt_jax.report.sections_arms import how_to_run
+from wgpt_jax.report.verdicts import difference, verdict
 
 PROMISE = 0.03
 """Largest relative difference in parameters between the arms of a size."""
@@ -20,8 +22,12 @@ def sizes(groups: Sequence[Group], origins: Provenance, data: Sequence[str]) -> 
     lines, figures = [], [parameters_figure(group) for group in several]
     cells = [row for group in groups for row in _multipliers(group)]
     if cells:
-        said = "Parameters of the token-only arm with the same NLL, over the arm's own (95 % interval):"
+        said = (
+            "Parameters of the token-only arm with the same NLL, over the arm's own (95 % interval), and the arm's NLL "
+            "minus that of the largest token-only model:"
+        )
         heads = ("experiment", "data", "arm", "size", "against", "multiplier", "fitted")
+        heads += ("largest", "parameters, times", "minus the largest", "95 % interval", "against the largest")
         used = [row for group in several for row in group.rows if row["stage"] == "final"]
         lines += [said, "", *table(heads, cells), *origins.made_by(used)]
     else:
@@ -62,11 +68,29 @@ def apart(group: Group, size: str) -> float:
     return (max(counts) - min(counts)) / min(counts)
 
 
+def largest(group: Group, arm: str) -> list[Row]:
+    """Final runs of an arm at its largest size."""
+    runs = final_runs(group.rows, arm=arm)
+    most = max(row["parameters"] for row in runs)
+    return [row for row in runs if row["parameters"] == most]
+
+
 def _multipliers(group: Group) -> list[list[str]]:
-    return [
-        [group.experiment, group.name, arm, size, base, _worth(worth, leaks(group, arm)), worth.curve]
-        for arm, size, base, worth in multipliers(group)
-    ]
+    cells = []
+    for arm, size, base, worth in multipliers(group):
+        said = [_worth(worth, leaks(group, arm)), worth.curve]
+        against = _against_largest(group, arm, size, largest(group, base))
+        cells.append([group.experiment, group.name, arm, size, base, *said, *against])
+    return cells
+
+
+def _against_largest(group: Group, arm: str, size: str, theirs: Sequence[Row]) -> list[str]:
+    """What a bound on the multiplier leaves open: whether the arm beats the largest model that it was held against."""
+    ours = group.final(arm, size)
+    estimate = difference(ours, theirs, group.belongs)
+    numbers = ["", ""] if estimate is None else [signed(estimate), interval(estimate)]
+    times = f"{theirs[0]['parameters'] / ours[0]['parameters']:.2f}"
+    return [theirs[0]["size"], times, *numbers, verdict(estimate, leaks(group, arm))]
 
 
 def _worth(worth: Multiplier, leaking: bool) -> str:
