@@ -24,7 +24,7 @@ from wgpt_jax.config import Config, LoggingConfig, OptimizerConfig, TrainingConf
 ablation = Ablation(
     arms=chosen("a", "b", "c", "d", "e", "f", "c'", "ac", "cc", "dc"),
     sizes=(Size("0.5m", 500_000, width=64, depth=4, heads=4, mel_width=48),),
-    sweep=Sweep(learning_rates=(6e-3, 1.2e-2), embedding_stds=(0.1, 0.3), steps=400, extend=2),
+    sweep=Sweep(learning_rates=(6e-3, 1.2e-2), embedding_stds=(0.01, 0.03), steps=400, extend=2),
     sweep_per_data=False,
     steps=1000,
     batch=8,

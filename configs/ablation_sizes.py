@@ -8,8 +8,11 @@ learning rate, less by the square root of their widths, all arms alike. 6 to 8 r
 on the first data set, for both) and per data set 48 final ones (1000 steps, three seeds): 216 to 223 million frames for
 two data sets. A final run takes 2,048,000 frames: of two hours of audio, about 430,000 in training, that is 4.7 epochs.
 
+The paper's claim is of a token-only model of ten times the parameters: `--sizes 0.5m 5m --only size=0.5m arm=a,size=5m`
+puts one beside the hybrids of 0.5 M, with a sweep of its own.
+
 An accelerator goes on to 40 M with ten hours (2.2 million frames in training): `--sizes 0.5m 1m 2m 4m 10m 40m --batch
-16 --context 1024 --steps 1300 --tune-steps 520 --eval-every 130` is 9.7 epochs (10m and 40m have sweeps of their own).
+16 --context 1024 --steps 1300 --tune-steps 520 --eval-every 130` is 9.7 epochs (5m, 10m and 40m have sweeps of their own).
 """
 
 import dataclasses
