@@ -12,7 +12,8 @@ The paper's claim is of a token-only model of ten times the parameters: `--sizes
 puts one beside the hybrids of 0.5 M, with a sweep of its own.
 
 An accelerator goes on to 40 M with ten hours (2.2 million frames in training): `--sizes 0.5m 1m 2m 4m 10m 40m --batch
-16 --context 1024 --steps 1300 --tune-steps 520 --eval-every 130` is 9.7 epochs (5m, 10m and 40m have sweeps of their own).
+16 --context 1024 --steps 1300 --tune-steps 520 --eval-every 130` is 9.7 epochs (5m, 10m and 40m have sweeps of their
+own).
 """
 
 import dataclasses

@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from wgpt_jax.ablation.analysis import final_runs, mean_over_seeds, multiplier, paired_difference
 from wgpt_jax.ablation.curve import fit_curves
@@ -61,6 +63,35 @@ def test_the_interval_of_a_difference_is_about_that_of_the_normal_theory():
     assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.1)
 
 
+def noisy(arm: str, *, seeds: int, groups: int, draw: int) -> list[dict]:
+    """Runs whose documents and seeds differ at random."""
+    rng = np.random.default_rng(draw)
+    frames = tuple(np.random.default_rng(0).integers(50, 500, groups))
+    return [run(arm, nll=rng.normal(3, 0.3, groups) + rng.normal(0, 0.1), seed=i, frames=frames) for i in range(seeds)]
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3, 5])
+def test_a_difference_the_other_way_round_has_the_mirrored_interval(seeds):
+    first, second = (noisy(arm, seeds=seeds, groups=13, draw=draw) for draw, arm in enumerate("ca"))
+    there, back = paired_difference(first, second), paired_difference(second, first)
+    assert (back.value, back.low, back.high) == (-there.value, -there.high, -there.low)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_other_draws_move_the_ends_of_a_difference_by_less_than_a_hundredth_of_the_interval(seeds):
+    first, second = (noisy(arm, seeds=seeds, groups=20, draw=draw) for draw, arm in enumerate("ca"))
+    found = [paired_difference(first, second, seed=seed) for seed in range(8)]
+    width = found[0].high - found[0].low
+    for ends in ([each.low for each in found], [each.high for each in found]):
+        assert max(ends) - min(ends) < 0.02 * width and np.std(ends) < 0.01 * width
+
+
+def test_thousands_of_documents_are_drawn_less_often():
+    assert draw_weights(20, 50_000, 0).shape == (25_000, 20)
+    many = draw_weights(3000, 50_000, 0)
+    assert 1000 < len(many) < 3000 and many[:10].sum(axis=1) == pytest.approx(3000)
+
+
 def test_seeds_that_differ_widen_the_interval():
     frames = (100,) * 50
     base = [run("a", nll=3.0, seed=seed, frames=frames) for seed in range(5)]
@@ -85,7 +116,7 @@ def test_with_three_seeds_no_difference_is_called_one_at_most_seven_times_in_a_h
     nats = seeds * rng.normal(size=(trials, 3, 1)) + documents * rng.normal(size=(trials, 1, groups))
     nats += both * rng.normal(size=(trials, 3, groups))
     frames = rng.integers(100, 300, groups).astype(float)
-    low, high = interval(draw_means(nats * frames, frames, draw_weights(groups, 500, rng), rng))
+    low, high = interval(draw_means(nats * frames, frames, draw_weights(groups, 500, 0), rng))
     assert np.mean((low > 0) | (high < 0)) <= 0.07
     # Nor is it so wide that nothing is ever found: five deviations of the mean's noise mostly are.
     noise = math.sqrt(seeds**2 / 3 + documents**2 / groups + both**2 / (3 * groups))
@@ -172,10 +203,12 @@ def test_nothing_is_extrapolated():
     above = multiplier(tokens, [run("c", nll=float(power(3e7)))], resamples=20)
     assert (above.value, above.where, above.bound) == (None, "above", 10.0)
     assert above.low == 10.0 and math.isinf(above.high)
-    assert str(above) == "more than 10.00: outside the fitted range (10.00 to beyond the largest, 1 seed)"
+    said = "more than 10.00: no token-only model that was trained is as good (10.00 to beyond the largest, 1 seed)"
+    assert str(above) == said
     below = multiplier(tokens, [run("c", nll=float(power(1e5)))], resamples=20)
     assert (below.value, below.where, below.bound, below.low) == (None, "below", 0.5, 0.0)
     assert below.high == 0.5
+    assert str(below).startswith("less than 0.50: the smallest token-only model that was trained is as good (from ")
     with pytest.raises(ValueError, match="two sizes or more"):
         multiplier(tokens[:1], [run("c", nll=3.0)])
 
@@ -212,6 +245,56 @@ def test_where_the_fit_flattens_above_a_model_that_is_as_good_that_model_is_take
     assert (better.where, better.bound) == ("above", 20.0)
 
 
+def test_a_line_that_misses_its_points_does_not_pass_a_model_that_is_as_good():
+    """The line through three sizes has the hybrid's NLL at 1.1 M, but the model of 1 M is better already."""
+    levels = (3.7138, 3.6328, 3.6216)
+    tokens = [run(nll=level, parameters=int(size)) for size, level in zip(TURNING[:3], levels, strict=True)]
+    curve = fit_curves(np.array(TURNING[:3]), np.array([levels]))
+    assert curve.size_at(np.array([3.65]))[0] > 1e6
+    found = multiplier(tokens, [run("c", nll=3.65, parameters=500_000)], resamples=50)
+    assert (found.value, found.low, found.high) == (2.0, 2.0, 2.0)
+
+
+@pytest.mark.parametrize("levels", [(3.0, 2.95, 2.91, 2.88, 2.90, 2.92), (2.9, 2.91, 2.92, 2.93, 2.94, 2.95)])
+def test_a_hybrid_that_beats_every_size_is_worth_more_than_the_largest(levels):
+    """Also where the largest are not the best, or larger ones are no better at all."""
+    tokens = [run(nll=level, parameters=int(size)) for size, level in zip(TURNING, levels, strict=True)]
+    found = multiplier(tokens, [run("c", nll=2.85, parameters=500_000)], resamples=50)
+    assert (found.value, found.where, found.bound, found.low, found.high) == (None, "above", 80.0, 80.0, math.inf)
+
+
+def test_where_the_fit_says_nothing_a_line_between_the_two_sizes_does():
+    levels = (3.0, 4.0, 4.0, 2.99)  # fitted best by a curve that rises
+    tokens = [run(nll=level, parameters=int(size)) for size, level in zip(TURNING[:4], levels, strict=True)]
+    assert np.isnan(fit_curves(np.array(TURNING[:4]), np.array([levels])).size_at(np.array([2.995]))[0])
+    found = multiplier(tokens, [run("c", nll=2.995, parameters=500_000)], resamples=50)
+    assert found.value == pytest.approx(4 * 2 ** (1.005 / 1.01))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    start=st.integers(2800, 3200),
+    steps=st.lists(st.integers(-30, 300), min_size=1, max_size=5),
+    turn=st.integers(0, 5),
+    wanted=st.integers(1500, 3500),
+)
+def test_a_multiplier_is_never_outside_the_two_trained_sizes_around_it(start, steps, turn, wanted):
+    """Levels fall, then rise, with dips in both."""
+    moves = [-step if at < turn else step for at, step in enumerate(steps)]
+    levels = [start, *(start + sum(moves[: at + 1]) for at in range(len(moves)))]
+    tokens = [run(nll=nll / 1000, parameters=int(size)) for size, nll in zip(TURNING, levels, strict=False)]
+    found = multiplier(tokens, [run("c", nll=wanted / 1000, parameters=500_000)], resamples=4)
+    times = [size / 5e5 for size, _ in zip(TURNING, levels, strict=False)]
+    as_good = [each for each, nll in zip(times, levels, strict=True) if nll <= wanted]
+    if not as_good:
+        assert (found.where, found.bound, found.value) == ("above", times[-1], None)
+    elif as_good[0] == times[0]:
+        assert (found.where, found.bound, found.value) == ("below", times[0], None)
+    else:
+        assert found.where == "inside"
+        assert max(each for each in times if each < as_good[0]) <= found.value <= as_good[0]
+
+
 def test_a_multiplier_of_few_seeds_spreads_as_student_s_distribution_does():
     """Only the hybrid's three seeds differ: through the slope of a line in log N, parameters."""
     tokens = [run(nll=7 - 0.2 * math.log(size), parameters=int(size), seed=i) for size in SIZES[:3] for i in range(3)]
@@ -229,24 +312,14 @@ def test_a_multiplier_of_a_single_document_has_no_interval():
     assert (found.low, found.high) == (None, None) and str(found) == "2.00 (no interval: a single document)"
 
 
-def test_where_larger_models_are_no_better_there_is_no_multiplier():
-    rising = [run(nll=4.0 + size / 1e7, parameters=int(size)) for size in SIZES]
-    found = multiplier(rising, [run("c", nll=4.0)], resamples=20)
-    assert (found.value, found.where, found.low, found.high) == (None, "undefined", 0.0, math.inf)
-    assert "does not fall" in str(found)
-
-
-def test_resampled_curves_that_rise_widen_the_interval():
-    """Two documents that disagree about whether size helps: half of the resamples have none but one of them."""
+def test_draws_beyond_the_trained_sizes_open_the_interval_on_their_side():
+    """Two documents that disagree about who is better: half of the draws have none but one of them."""
     frames = (100, 100)
-    tokens = [
-        run(nll=np.array([float(power(size)), 4.0 + 0.01 * i]), parameters=int(size), frames=frames)
-        for i, size in enumerate(SIZES)
-    ]
-    nll = np.array([float(power(2e6)), 4.0])
-    found = multiplier(tokens, [run("c", nll=nll, frames=frames)], resamples=200)
-    assert found.where == "inside" and (found.low, found.high) == (0.0, math.inf)
-    assert "nan" not in str(found)
+    tokens = [run(nll=(float(power(size)), 4.0), parameters=int(size), frames=frames) for size in SIZES]
+    level = float(power(2e6))
+    found = multiplier(tokens, [run("c", nll=(level + 1, 3.0), frames=frames)], resamples=200)
+    assert found.value == pytest.approx(2.0, rel=1e-3) and (found.low, found.high) == (0.0, math.inf)
+    assert "(from beyond the smallest to beyond the largest, 1 seed)" in str(found)
 
 
 def test_final_runs_are_the_scored_ones_by_seed():

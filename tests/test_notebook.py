@@ -51,10 +51,14 @@ def executed(tmp_path_factory) -> tuple[Path, nbformat.NotebookNode]:
 @pytest.fixture(scope="module")
 def finals(executed) -> dict[str, list[dict]]:
     """The rows of the final runs by what they read, each sorted by parameters."""
-    (results,) = executed[0].glob("runs/*/results.jsonl")
-    rows = [json.loads(line) for line in results.read_text().splitlines()]
-    rows = sorted((row for row in rows if row["stage"] == "final"), key=lambda row: row["parameters"])
+    rows = sorted((row for row in rows_of(executed[0]) if row["stage"] == "final"), key=lambda row: row["parameters"])
     return {inputs: [row for row in rows if row["inputs"] == inputs] for inputs in ("tokens", "hybrid")}
+
+
+def rows_of(work: Path) -> list[dict]:
+    """The rows of all runs."""
+    (results,) = work.glob("runs/*/results.jsonl")
+    return [json.loads(line) for line in results.read_text().splitlines()]
 
 
 def text_of(notebook: nbformat.NotebookNode, cell_id: str) -> str:
@@ -122,19 +126,22 @@ def test_what_is_shown_are_the_scores_of_the_test_split_with_their_proofs(execut
 def test_multiplier_is_where_the_line_through_the_token_only_sizes_has_the_hybrids_nll(executed, finals):
     said = text_of(executed[1], "figure").splitlines()
     small, large = ((math.log(row["parameters"]), row["evaluation"]["nll"]) for row in finals["tokens"])
-    slope = (large[1] - small[1]) / (large[0] - small[0])
     for row in finals["hybrid"]:
         (line,) = (line for line in said if f"hybrid of {row['parameters']:,} parameters" in line)
-        if slope >= 0:
-            assert "not defined" in line
-            continue
-        reached = small[0] + (row["evaluation"]["nll"] - small[1]) / slope
-        ratio = math.exp(reached) / row["parameters"]
-        if small[0] <= reached <= large[0]:
-            assert float(re.search(r"multiplier ([\d.]+)", line)[1]) == pytest.approx(ratio, abs=0.006)
+        nll = row["evaluation"]["nll"]
+        if small[1] <= nll or large[1] > nll:
+            side, end = ("less", small[0]) if small[1] <= nll else ("more", large[0])
+            assert f"multiplier {side} than {math.exp(end) / row['parameters']:.2f}: " in line
         else:
-            side, end = ("less", small[0]) if reached < small[0] else ("more", large[0])
-            assert f"multiplier {side} than {math.exp(end) / row['parameters']:.2f}: outside the fitted range" in line
+            reached = small[0] + (nll - small[1]) * (large[0] - small[0]) / (large[1] - small[1])
+            ratio = math.exp(reached) / row["parameters"]
+            assert float(re.search(r"multiplier ([\d.]+)", line)[1]) == pytest.approx(ratio, abs=0.006)
+
+
+def test_the_end_says_how_long_the_runs_took(executed):
+    (seconds,) = re.findall(r"took (\d+) s of wall time", text_of(executed[1], "figure"))
+    trained = sum(row["train_seconds"] for row in rows_of(executed[0]))
+    assert 0 < trained / 2 <= int(seconds) < 3600, "two runs at a time at most"
 
 
 def test_it_is_committed_without_outputs_or_places_of_a_machine(committed):

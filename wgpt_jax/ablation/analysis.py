@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
-from wgpt_jax.ablation.curve import fit_curves
+from wgpt_jax.ablation.curve import matching_sizes
 from wgpt_jax.ablation.resampling import draw_means, draw_weights, interval
 
 Row = Mapping[str, Any]
-RESAMPLES = 2000
+RESAMPLES = 50_000
+"""Draws behind the interval of a difference; another seed of theirs moves its ends by less than 1 % of its width."""
+FITTED_RESAMPLES = 10_000
+"""Draws behind the interval of a multiplier, each of which takes the fit of a curve."""
 ENOUGH = 3
 """Seeds from which on anything is decided: of two, Student's interval is too wide to, and any other too narrow."""
 _COARSE, _TOTAL = 2, 3  # columns of a row's documents
@@ -43,29 +46,28 @@ class Estimate:
 class Multiplier:
     """Parameters of the token-only model with a hybrid's NLL, over those of the hybrid.
 
-    Where that size is outside the sizes that were fitted, ``value`` is None and ``where`` says on which side: nothing
-    is extrapolated. ``low`` is 0 and ``high`` is infinite where that end of the interval is not known; both are None of
-    a single document.
+    Where that is more or less than all that were trained, ``value`` is None and ``where`` says which: nothing is
+    extrapolated. ``low`` is 0 and ``high`` is infinite where that end of the interval is not known; both are None of a
+    single document.
     """
 
     value: float | None
     low: float | None
     high: float | None
     where: str
-    """inside, above (more parameters than any that were fitted) or below the fitted range; undefined if the token-only
-    NLL does not fall with the parameters."""
+    """inside; above, where no token-only model that was trained is as good; below, where the smallest is."""
     bound: float | None
-    """The multiplier at the end of the range that it is beyond."""
+    """Above and below: the largest or the smallest that was trained, over the hybrid."""
     curve: str
     """What was fitted."""
     seeds: int
     """Of the size or the hybrid that has the fewest."""
 
     def __str__(self) -> str:
-        if self.where == "undefined":
-            return "not defined: the token-only NLL does not fall with the parameters"
-        if self.value is None:
-            said = f"{'more' if self.where == 'above' else 'less'} than {self.bound:.2f}: outside the fitted range"
+        if self.where == "above":
+            said = f"more than {self.bound:.2f}: no token-only model that was trained is as good"
+        elif self.where == "below":
+            said = f"less than {self.bound:.2f}: the smallest token-only model that was trained is as good"
         else:
             said = f"{self.value:.2f}"
         if self.low is None:
@@ -118,13 +120,14 @@ def paired_difference(
     """Mean NLL of ``first`` minus ``second`` over the seeds that both have, paired by document and by seed.
 
     The interval is of what other documents and other seeds would give (:func:`~wgpt_jax.ablation.resampling.draw_means`
-    of the paired differences); of one seed, of what other documents would.
+    of the paired differences); of one seed, of what other documents would. Of ``second`` minus ``first`` it is the
+    same with the signs and the ends exchanged.
 
     Args:
         first, second: runs of two arms, scored on the same documents.
         total: nats of all output codebooks per frame; False: of the coarse token.
         groups: what each document shares with others, as its speaker; None: documents are independent.
-        resamples: draws.
+        resamples: draws; there are fewer of thousands of documents.
         seed: of the draws.
 
     Raises:
@@ -144,7 +147,7 @@ def paired_difference(
     value = float(difference.sum() / (len(common) * frames.sum()))
     if len(frames) < 2:
         return Estimate(value, None, None, len(common), len(frames))
-    low, high = interval(draw_means(difference, frames, draw_weights(len(frames), resamples, rng), rng))
+    low, high = interval(draw_means(difference, frames, draw_weights(len(frames), resamples, seed), rng))
     return Estimate(value, float(low), float(high), len(common), len(frames))
 
 
@@ -154,22 +157,22 @@ def multiplier(
     *,
     total: bool = True,
     groups: Mapping[str, str] | None = None,
-    resamples: int = RESAMPLES,
+    resamples: int = FITTED_RESAMPLES,
     seed: int = 0,
 ) -> Multiplier:
     """How many times a hybrid's parameters a token-only model needs for the same NLL.
 
-    The token-only NLL is fitted over its sizes up to the best of them (:func:`~wgpt_jax.ablation.curve.fit_curves`).
-    Where the fit has the hybrid's NLL nowhere in that range, and a token-only model that was trained is as good as the
-    hybrid, the smallest such model's size is taken. The interval is of the same done with draws
-    (:func:`~wgpt_jax.ablation.resampling.draw_means`): documents are drawn the same for all runs, seeds of each size.
+    That size lies between two that were trained: the smallest that is as good as the hybrid, and the one before it. A
+    curve fitted to all token-only sizes up to the best says where (:func:`~wgpt_jax.ablation.curve.matching_sizes`).
+    The interval is of the same done with draws (:func:`~wgpt_jax.ablation.resampling.draw_means`): documents are drawn
+    the same for all runs, seeds of each size.
 
     Args:
         tokens: final runs of the token-only arm, two sizes or more.
         hybrid: final runs of a hybrid at one size, scored on the same documents.
         total: nats of all output codebooks per frame; False: of the coarse token.
         groups: what each document shares with others, as its speaker; None: documents are independent.
-        resamples: draws.
+        resamples: draws; there are fewer of thousands of documents.
         seed: of the draws.
 
     Raises:
@@ -183,36 +186,25 @@ def multiplier(
     if any(_documents(rows[0]) != _documents(hybrid[0]) for rows in by_size):
         raise ValueError("the runs were not scored on the same frames")
     rng, count = np.random.default_rng(seed), len(nats_of(hybrid, groups=groups)[1])
-    weights = draw_weights(count, resamples, rng) if count > 1 else None
+    weights = draw_weights(count, resamples, seed) if count > 1 else None
 
     def scores(rows: Sequence[Row]) -> np.ndarray:
-        """[1 + resamples]: as it is, then drawn; [1] of a single document."""
+        """[1 + R]: as it is, then drawn; [1] of a single document."""
         nats, frames = nats_of(rows, total=total, groups=groups)
         mean = [nats.sum() / (len(nats) * frames.sum())]
         return np.array(mean) if weights is None else np.append(mean, draw_means(nats, frames, weights, rng))
 
     levels, ours = np.stack([scores(rows) for rows in by_size], axis=1), scores(hybrid)
-    curves, own = fit_curves(sizes, levels), float(np.mean([row["parameters"] for row in hybrid]))
-    reached, as_good = curves.size_at(ours), levels <= ours[:, None]
-    matched = (reached > curves.ends) & as_good.any(axis=1)
-    ratio = np.where(matched, sizes[as_good.argmax(axis=1)], reached) / own
-    least, most = sizes[0] / own, curves.ends / own
-    # A drawn curve that does not fall says nothing: it widens the interval at both ends. One that does not reach the
-    # hybrid says no more than that its largest size is too small.
-    lows = np.where(np.isnan(ratio) | (ratio < least), 0.0, np.minimum(ratio, most))
-    highs = np.where(np.isnan(ratio) | (ratio > most), np.inf, np.maximum(ratio, least))
+    own = float(np.mean([row["parameters"] for row in hybrid]))
+    reached, curves = matching_sizes(sizes, levels, ours)
+    ratio, least, most = reached / own, float(sizes[0] / own), float(sizes[-1] / own)
     low = high = None
     if weights is not None:
-        low = float(np.percentile(lows[1:], 2.5, method="nearest"))
-        high = float(np.percentile(highs[1:], 97.5, method="nearest"))
-    where, bound = "inside", None
-    if np.isnan(ratio[0]):
-        where = "undefined"
-    elif ratio[0] < least:
-        where, bound = "below", float(least)
-    elif ratio[0] > most[0]:
-        where, bound = "above", float(most[0])
-    value = float(ratio[0]) if where == "inside" else None
+        # Of a draw beyond the trained sizes one end is known, not the other.
+        low = float(interval(np.where(np.isinf(ratio), most, ratio)[1:])[0])
+        high = float(interval(np.where(ratio == 0, least, ratio)[1:])[1])
+    where, bound = ("above", most) if np.isinf(ratio[0]) else ("below", least) if ratio[0] == 0 else ("inside", None)
+    value = float(ratio[0]) if bound is None else None
     seeds = min(len({row["seed"] for row in rows}) for rows in (*by_size, hybrid))
     return Multiplier(value, low, high, where, bound, curves.form, seeds)
 

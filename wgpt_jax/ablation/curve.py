@@ -65,6 +65,32 @@ def fit_curves(sizes: np.ndarray, nll: np.ndarray) -> Curves:
     return Curves(a, b, c, sizes[last], scale, _form(last[0] + 1, len(sizes)))
 
 
+def matching_sizes(sizes: np.ndarray, nll: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, Curves]:
+    """The size at which each of R samples has an NLL, and the curves fitted to them.
+
+    It lies between two sizes that were trained: the smallest that is as good, and the one before it, which is not.
+    The curve says where, within these two; if it does not fall, a straight line in log N between them does.
+
+    Args:
+        sizes: parameters [K], rising, K at least 2.
+        nll: nats [R, K] of these sizes.
+        wanted: nats [R].
+
+    Returns:
+        Sizes [R]: 0 where the smallest is as good already, infinite where none is as good.
+    """
+    curves, as_good = fit_curves(sizes, nll), nll <= wanted[:, None]
+    found = np.where(as_good[:, 0], 0.0, np.inf)
+    (inside,) = np.nonzero(as_good.any(axis=1) & ~as_good[:, 0])
+    after = as_good[inside].argmax(axis=1)
+    low, high = sizes[after - 1], sizes[after]
+    worse, better = nll[inside, after - 1], nll[inside, after]
+    line = low * (high / low) ** ((worse - wanted[inside]) / (worse - better))
+    fitted = curves.size_at(wanted)[inside]
+    found[inside] = np.clip(np.where(np.isnan(fitted), line, fitted), low, high)
+    return found, curves
+
+
 def _form(count: int, among: int) -> str:
     if count < 2:
         return "nothing: the smallest size has the lowest NLL"
@@ -83,13 +109,17 @@ def _fit(logs: np.ndarray, nll: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.
         a, b, _ = _line(np.broadcast_to(-logs, nll.shape), nll)
         return a, b, np.zeros(len(nll))
 
+    grid = np.geomspace(_SLOWEST, _FASTEST, 120)
+    x = np.exp(-grid[:, None] * logs)
+    x -= x.mean(axis=1, keepdims=True)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    best = np.abs((nll - nll.mean(axis=1, keepdims=True)) @ x.T).argmax(axis=1)  # the least error explains the most
+    low, high = grid[np.maximum(best - 1, 0)], grid[np.minimum(best + 1, len(grid) - 1)]
+
     def errors(c: np.ndarray) -> np.ndarray:
         return _line(np.exp(-c[:, None] * logs), nll)[2]
 
-    grid = np.geomspace(_SLOWEST, _FASTEST, 120)
-    best = np.argmin([errors(np.full(len(nll), c)) for c in grid], axis=0)
-    low, high = grid[np.maximum(best - 1, 0)], grid[np.minimum(best + 1, len(grid) - 1)]
-    for _ in range(60):
+    for _ in range(30):  # to 1e-7 of c
         left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
         lower = errors(left) < errors(right)
         low, high = np.where(lower, low, left), np.where(lower, right, high)

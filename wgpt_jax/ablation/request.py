@@ -10,7 +10,10 @@ import tyro
 from wgpt_jax.ablation.grid import FIT, is_fit
 from wgpt_jax.errors import RequestError
 
+_Count = Annotated[int | None, tyro.conf.arg(metavar="INT")]
 
+
+@tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
 @dataclasses.dataclass(frozen=True)
 class AblateArgs:
     """Trains and scores a grid of runs: arms x sizes x data sets x seeds, each arm tuned by the same sweep.
@@ -27,25 +30,25 @@ class AblateArgs:
     the flag."""
     workdir: Path
     """Folder for the runs and their results. Made if it is not there."""
-    jobs: int | None = None
+    jobs: _Count = None
     """Runs at the same time: on GPUs one each, by default as many as there are; on a CPU each on its part of the cores,
     by default one run on all. A TPU takes one."""
     only: Annotated[tuple[str, ...], tyro.conf.arg(metavar="KEY=VALUE[,...]")] = ()
     """Parts of the grid, by arm, size, data, seed or stage (tune, final): `arm=c,size=0.5m arm=a`; with the sweeps that
     they need, unless a stage is named."""
-    steps: int | None = None
+    steps: _Count = None
     """Instead of the file's: steps of the final runs."""
-    tune_steps: int | None = None
+    tune_steps: _Count = None
     """Instead of the file's: steps of each run of a sweep."""
-    batch: int | None = None
+    batch: _Count = None
     """Instead of the file's: windows per step."""
-    context: int | None = None
+    context: _Count = None
     """Instead of the file's: frames per window."""
-    eval_every: int | None = None
+    eval_every: _Count = None
     """Instead of the file's: steps between the points of the learning curves."""
-    seeds: tuple[int, ...] | None = None
+    seeds: Annotated[tuple[int, ...] | None, tyro.conf.arg(metavar="INT...")] = None
     """Instead of the file's: seeds of the final runs."""
-    sizes: tuple[str, ...] | None = None
+    sizes: Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="NAME...")] = None
     """Instead of the file's: sizes, by name."""
     retry: bool = False
     """Make runs again that failed."""

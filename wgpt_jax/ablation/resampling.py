@@ -6,22 +6,35 @@ wider than the bootstrap. The two add: a draw of one plus a draw of the other, a
 unknown variances; the noise that is of a seed and a document at once counts in both, which errs on the side of width.
 """
 
+import functools
 import math
 
 import numpy as np
 from scipy.special import ndtri, stdtrit
 
 _LEVEL = 0.95
-_ENDS = (100 * (1 - _LEVEL) / 2, 100 * (1 + _LEVEL) / 2)
+_TAIL = (1 - _LEVEL) / 2
+_MOST = 2**23
+"""Weights that are kept at most, 64 MiB: of thousands of documents, there are fewer draws than were asked for."""
 
 
-def draw_weights(count: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """How often each of ``count`` things is drawn with replacement, float64 [resamples, count]."""
-    return rng.multinomial(count, np.full(count, 1 / count), size=resamples).astype(float)
+@functools.lru_cache(maxsize=4)
+def draw_weights(count: int, resamples: int, seed: int) -> np.ndarray:
+    """How often each of ``count`` things is drawn with replacement, read-only float64 [R, count].
+
+    R is half of ``resamples``, since :func:`draw_means` makes two draws of each; less where R * count is too much.
+    """
+    draws = min((resamples + 1) // 2, max(_MOST // count, 1))
+    rng = np.random.default_rng((seed, count))  # another stream than default_rng(seed), of the seeds' part
+    # By hand: the generator's multinomial takes ten times as long.
+    drawn = rng.integers(count, size=(draws, count)) + count * np.arange(draws)[:, None]
+    weights = np.bincount(drawn.ravel(), minlength=draws * count).reshape(draws, count).astype(float)
+    weights.flags.writeable = False
+    return weights
 
 
 def draw_means(nats: np.ndarray, frames: np.ndarray, weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draws of nats per frame, as a mean over seeds.
+    """Draws of nats per frame, as a mean over seeds. Those of ``-nats`` are the same with the other sign, reordered.
 
     Args:
         nats: [..., seeds, groups], of groups of documents that are independent of each other. Of one seed, the draws
@@ -31,22 +44,33 @@ def draw_means(nats: np.ndarray, frames: np.ndarray, weights: np.ndarray, rng: n
         rng: of the seeds' part.
 
     Returns:
-        [..., R].
+        [..., 2 R]: each draw of documents with one of the seeds, then with its opposite.
     """
     seeds, groups = nats.shape[-2:]
     per_group = nats.mean(axis=-2)
     mean = (per_group.sum(axis=-1) / frames.sum())[..., None]
-    wider = stdtrit(groups - 1, _ENDS[1] / 100) / ndtri(_ENDS[1] / 100) * math.sqrt(groups / (groups - 1))
-    drawn = mean + wider * (per_group @ weights.T / (weights @ frames) - mean)
+    wider = stdtrit(groups - 1, 1 - _TAIL) / ndtri(1 - _TAIL) * math.sqrt(groups / (groups - 1))
+    # Not a matrix product, whose threads take longer than the sum where cores are busy.
+    sums = np.einsum("...g,rg->...r", per_group, weights)
+    drawn = mean + wider * (sums / np.einsum("g,rg->r", frames, weights) - mean)
     if seeds == 1:
-        return drawn
+        return np.concatenate([drawn, drawn], axis=-1)
     spread = (nats.sum(axis=-1) / frames.sum()).std(axis=-1, ddof=1) / math.sqrt(seeds)
-    # Evenly spaced probabilities: tails as heavy as those of two degrees of freedom are drawn too rarely at random.
-    shifts = stdtrit(seeds - 1, (rng.permutation(len(weights)) + 0.5) / len(weights))
-    return drawn + spread[..., None] * shifts
+    shifts = spread[..., None] * rng.permutation(_student(seeds - 1, len(weights)))
+    return np.concatenate([drawn + shifts, drawn - shifts], axis=-1)
 
 
 def interval(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The ends [...] of the interval that holds 95 % of draws [..., R]."""
-    low, high = np.percentile(draws, _ENDS, axis=-1)
-    return low, high
+    """The ends [...] of the interval that holds 95 % of draws [..., R]: two of them, as many below as above."""
+    below = int(_TAIL * draws.shape[-1])
+    ordered = np.partition(draws, (below, -1 - below), axis=-1)
+    return ordered[..., below], ordered[..., -1 - below]
+
+
+@functools.lru_cache(maxsize=16)
+def _student(freedom: int, count: int) -> np.ndarray:
+    """Draws [count] of Student's distribution: with their opposites, at evenly spaced probabilities.
+
+    Tails as heavy as those of two degrees of freedom are drawn too rarely at random.
+    """
+    return stdtrit(freedom, (np.arange(count) + 0.25) / count)
