@@ -7,7 +7,7 @@ import numpy as np
 
 from wgpt_jax.ablation.analysis import Row, mean_over_seeds
 from wgpt_jax.ablation.curve import fit_curves
-from wgpt_jax.report.figure import Panel, Series
+from wgpt_jax.figure import Panel, Series
 
 NATS = "NLL (nats per frame, all predicted codebooks)"
 

@@ -17,7 +17,7 @@ from wgpt_jax.ablation.analysis import (
 from wgpt_jax.ablation.grid import Ablation, Arm, Size
 from wgpt_jax.ablation.plots import learning_panel, parameters_panel
 from wgpt_jax.ablation.runs import sweep_of, sweep_scores
-from wgpt_jax.report.figure import Figure
+from wgpt_jax.figure import Figure
 
 SUMMARY_NAME = "summary.md"
 _RUNS = ("arm", "input", "parameters", "seeds", "NLL", "over seeds", "bits/s", "top-1 %", "minus {}", "interval")

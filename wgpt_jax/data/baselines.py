@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from wgpt_jax.data.documents import whole_documents
 from wgpt_jax.data.index import DataIndex, load_index
 from wgpt_jax.data.ngrams import load_ngrams
-from wgpt_jax.data.shards import SplitRecords, UnreadableRecord, describe_damage
 from wgpt_jax.data.trigrams import count_trigrams, last_two
-from wgpt_jax.errors import WorkError
 from wgpt_jax.scores import ratio
 
 MODELS = ("unigram", "bigram", "trigram")
@@ -78,22 +77,7 @@ def documents(data: str | os.PathLike, index: DataIndex, split: str) -> Iterator
     """Name, domain and coarse tokens (int64 [n]) of every document of a split, put together from its records.
 
     Raises:
-        RequestError: if the split is empty.
-        WorkError: if a shard is damaged.
+        RequestError, WorkError: as :func:`~wgpt_jax.data.documents.whole_documents` does.
     """
-    records = SplitRecords(data, index, split)
-    name, domain, pieces = "", "", []
-    for number in range(len(records)):
-        try:
-            record = records[number]
-        except UnreadableRecord as error:
-            raise WorkError(describe_damage(data, index, split, error)) from error
-        offset = 0
-        for segment in record.segments:
-            if segment.start == 0 and pieces:
-                yield name, domain, np.concatenate(pieces)
-                pieces = []
-            name, domain = segment.document, segment.domain
-            pieces.append(record.tokens[offset + segment.context : offset + segment.length, 0].astype(np.int64))
-            offset += segment.length
-    yield name, domain, np.concatenate(pieces)
+    for name, domain, tokens in whole_documents(data, index, split):
+        yield name, domain, tokens[:, 0].astype(np.int64)

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from wgpt_jax.ablation.analysis import Estimate
 from wgpt_jax.report.groups import Group
-from wgpt_jax.report.verdicts import difference, verdict
+from wgpt_jax.report.rows import Row
+from wgpt_jax.report.verdicts import difference, in_pairs, verdict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,35 +16,37 @@ class Claim:
     question: str
     arm: str
     base: str
-    headline: bool = False
-    """Whether the document begins with it."""
+    first: bool = True
+    """Whether it is in the table that the document begins with."""
+
+    @property
+    def pair(self) -> str:
+        """As tables name it."""
+        return f"{self.arm} - {self.base}"
 
 
 CLAIMS = (
-    Claim(
-        "The original's mel through taps and blocks, as in the paper: does it beat tokens alone?",
-        "c",
-        "a",
-        headline=True,
-    ),
-    Claim("The same with a mel that holds nothing but the coarse tokens so far?", "d", "a", headline=True),
-    Claim("Does the original's mel help beside a convolution over the embeddings?", "cc", "ac", headline=True),
-    Claim("Does a mel that holds nothing but the tokens help beside that convolution?", "dc", "ac"),
-    Claim("Is that convolution worth having, without any mel?", "ac", "a"),
-    Claim("Is it worth the original's mel?", "ac", "c"),
-    Claim("Do summed embeddings of all codebooks beat tokens alone?", "b", "a"),
-    Claim("Is a mel of those codebooks a better input than the sum of their embeddings?", "e", "b"),
-    Claim("Does the mel carry what codebooks above the first say?", "e", "d"),
-    Claim("Does the original's mel say more than that of the decoded codebooks?", "c", "e"),
-    Claim("Is the codec's latent a better input than the mel?", "f", "c"),
-    Claim("What would a mel that looks ahead have won?", "c'", "c"),
-    Claim("All codebooks out: does their own mel help beside summed embeddings (depth)?", "h", "g2", headline=True),
-    Claim("All codebooks out: does it beat the delay pattern?", "h", "g", headline=True),
-    Claim("All codebooks out: beside a convolution of those, does their own mel help?", "hc", "g2c", headline=True),
-    Claim("All codebooks out: is that convolution worth having?", "g2c", "g2"),
-    Claim("All codebooks out: is their own mel worth that convolution?", "h", "g2c"),
-    Claim("All codebooks out: is the depth transformer better than the delay?", "g2", "g"),
-    Claim("All codebooks out: is flattening better than the delay, at equal compute?", "i", "g"),
+    Claim("the original's mel, as in the paper, against tokens alone", "c", "a"),
+    Claim("a mel of nothing but the coarse tokens against tokens alone", "d", "a"),
+    Claim("embeddings of all codebooks, summed, against the coarse tokens alone", "b", "a", first=False),
+    Claim("a mel of all codebooks against the sum of their embeddings", "e", "b"),
+    Claim("what the codebooks above the first add to the mel", "e", "d", first=False),
+    Claim("what the original adds to the mel of all codebooks", "c", "e", first=False),
+    Claim("a convolution over the tokens, no mel, against tokens alone", "ac", "a"),
+    Claim("a convolution over the tokens against the original's mel", "ac", "c"),
+    Claim("the original's mel beside a convolution over the tokens", "cc", "ac"),
+    Claim("a mel of nothing but the coarse tokens beside a convolution over them", "dc", "ac"),
+    Claim("a convolution and the original's mel against tokens alone", "cc", "a"),
+    Claim("the codec's latent against the original's mel", "f", "c"),
+    Claim("a mel that looks ahead (what a leak would have won)", "c'", "c"),
+    Claim("all codebooks out: their own mel beside summed embeddings, depth transformer", "h", "g2"),
+    Claim("all codebooks out: their own mel and a depth transformer against the delay pattern", "h", "g"),
+    Claim("all codebooks out: depth transformer against delay", "g2", "g", first=False),
+    Claim("all codebooks out: flattened against delay, at equal compute", "i", "g"),
+    Claim("all codebooks out: a convolution over the embeddings, no mel", "g2c", "g2"),
+    Claim("all codebooks out: their own mel beside a convolution over the embeddings", "hc", "g2c"),
+    Claim("all codebooks out: their own mel against a convolution over the embeddings", "h", "g2c", first=False),
+    Claim("all codebooks out: a convolution and their own mel against the plain summed embeddings", "hc", "g2"),
 )
 
 
@@ -56,6 +59,15 @@ class Answer:
     size: str
     estimate: Estimate | None
     verdict: str
+
+    @property
+    def where(self) -> str:
+        """Data, size and experiment."""
+        return f"{self.group.name}, {self.size} ({self.group.experiment})"
+
+    def runs(self) -> tuple[list[Row], list[Row]]:
+        """Final runs of the arm and of its base."""
+        return self.group.final(self.claim.arm, self.size), self.group.final(self.claim.base, self.size)
 
 
 def answers(groups: Sequence[Group]) -> list[Answer]:
@@ -73,7 +85,18 @@ def answers(groups: Sequence[Group]) -> list[Answer]:
     return found
 
 
-def unanswered(groups: Sequence[Group]) -> list[Claim]:
+def unanswered(found: Sequence[Answer]) -> list[Claim]:
     """The questions that no group has both arms for."""
-    asked = {answer.claim for answer in answers(groups)}
+    asked = {answer.claim for answer in found}
     return [claim for claim in CLAIMS if claim not in asked]
+
+
+def later_seeds(group: Group, ours: Sequence[Row], theirs: Sequence[Row]) -> tuple[list[int], Estimate | None]:
+    """The seeds of a pair that its grid had not planned, and what they say alone; none, and None, if there are none.
+
+    That more seeds were run may have been decided upon what the first ones said. Of the later ones nothing was known.
+    """
+    ours, theirs = in_pairs(ours, theirs)
+    seeds = [row["seed"] for row in ours if row["seed"] not in group.planned_seeds()]
+    ours, theirs = ([row for row in rows if row["seed"] in seeds] for rows in (ours, theirs))
+    return seeds, difference(ours, theirs, group.belongs)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from wgpt_jax.data.identity import token_hashes
 from wgpt_jax.data.index import SPLITS, load_index, load_inputs
 from wgpt_jax.proof import proof_of_causality
 from wgpt_jax.provenance import checkout, machine
@@ -22,6 +23,7 @@ def describe_data(name: str, folder: str | os.PathLike) -> Row:
 
     Raises:
         RequestError: if there is no such data.
+        WorkError: if a shard is damaged, or its causality cannot be checked.
     """
     index = load_index(folder)
     command = ["python", "tools/verify_causality.py", "--data", str(folder)]
@@ -30,9 +32,12 @@ def describe_data(name: str, folder: str | os.PathLike) -> Row:
         "data": name,
         "data_fingerprint": training_data_fingerprint(index),
         "codec": index.codec.name,
+        "codec_fingerprint": index.codec.fingerprint,
         "codec_causal": index.codec.causal,
         "codebooks": index.codebooks,
+        "mel": index.mel.fingerprint(),
         "mel_sources": list(index.mel_sources),
+        "tokens": token_hashes(folder, index),
         "splits": {
             split: {
                 "hours": index.clock.seconds(index.frames(split)) / 3600,

@@ -4,22 +4,28 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from wgpt_jax.errors import RequestError
-from wgpt_jax.report.figure import Figure
-from wgpt_jax.report.groups import Group, make_groups
+from wgpt_jax.figure import Figure
+from wgpt_jax.report.claims import answers
+from wgpt_jax.report.groups import Group, data_names, make_groups
 from wgpt_jax.report.paper import published
 from wgpt_jax.report.provenance import Provenance
 from wgpt_jax.report.rows import Row, of_kind
+from wgpt_jax.report.same_data import unify
 from wgpt_jax.report.sections_arms import contest, ladder
+from wgpt_jax.report.sections_baselines import baselines
 from wgpt_jax.report.sections_curves import curves
-from wgpt_jax.report.sections_findings import in_short, what_holds
+from wgpt_jax.report.sections_findings import what_holds
 from wgpt_jax.report.sections_loop import closed_loop
-from wgpt_jax.report.sections_run import baselines, data_names, what_was_run
+from wgpt_jax.report.sections_run import what_was_run
+from wgpt_jax.report.sections_short import in_short
 from wgpt_jax.report.sections_sizes import sizes
+from wgpt_jax.report.tenfold import tenfold
 
 PASSAGES = (
     "intro",
-    "reading",
-    "run",
+    "brief",
+    "why",
+    "limits",
     "baselines",
     "ladder",
     "contest",
@@ -27,8 +33,8 @@ PASSAGES = (
     "curves",
     "closed-loop",
     "paper",
-    "why",
-    "limits",
+    "reading",
+    "run",
 )
 """Names of the prose that docs/results/text.md holds."""
 TINY = "ablation_tiny"
@@ -65,15 +71,17 @@ def make_document(rows: Sequence[Row], prose: Mapping[str, str]) -> Document:
 
 
 def _make(rows: Sequence[Row], prose: Mapping[str, str]) -> Document:
+    rows, matches = unify(rows)
     groups, origins = make_groups(rows), Provenance(rows)
-    data = data_names(groups)
+    data, found, tens = data_names(groups), answers(groups), tenfold(groups)
     size_lines, size_figures = sizes(groups, origins, data)
-    curve_lines, curve_figures = curves(groups, data)
+    curve_lines, curve_figures = curves(groups, found, data)
     loop_lines, loop_figures = closed_loop(rows, origins)
     parts = (
-        ("## In short", "", in_short(groups)),
-        ("## How to read this", "reading", []),
-        ("## 1. What was run", "run", what_was_run(rows, groups, origins)),
+        ("## In short", "brief", in_short(rows, found, tens)),
+        ("## 1. What holds and what does not", "", what_holds(rows, groups, found, tens)),
+        ("### Why we think so", "why", []),
+        ("### What this grid can and cannot show", "limits", []),
         ("## 2. Baselines", "baselines", baselines(rows, groups, origins)),
         ("## 3. The ladder of inputs", "ladder", ladder(groups, origins, data)),
         ("## 4. Several codebooks out", "contest", contest(groups, origins, data)),
@@ -81,9 +89,8 @@ def _make(rows: Sequence[Row], prose: Mapping[str, str]) -> Document:
         ("## 6. Curves", "curves", curve_lines),
         ("## 7. The closed loop", "closed-loop", loop_lines),
         ("## 8. The paper", "paper", published(groups)),
-        ("## 9. What holds and what does not", "", what_holds(rows, groups)),
-        ("### Why we think so", "why", []),
-        ("### What this grid can and cannot show", "limits", []),
+        ("## Appendix A. How to read this", "reading", []),
+        ("## Appendix B. What was run", "run", what_was_run(rows, groups, matches, origins)),
     )
     lines = [
         "# Results",

@@ -1,17 +1,20 @@
 """Runs that may be compared: of one experiment, on the same data, equally long, with as many codebooks out."""
 
 import dataclasses
-from collections import Counter
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import wgpt_jax
-from wgpt_jax.ablation.analysis import final_runs
+from wgpt_jax.ablation.analysis import ENOUGH, final_runs
 from wgpt_jax.ablation.arms import CONTEST, INPUTS
 from wgpt_jax.ablation.grid import Ablation, load_ablation
 from wgpt_jax.errors import RequestError
+from wgpt_jax.report.numbers import listed
 from wgpt_jax.report.rows import Row, of_kind
 
+SAME_SIZE = 0.03
+"""Largest relative difference in parameters between models that count as of one size."""
 _CONFIGS = Path(wgpt_jax.__file__).parents[1] / "configs"
 _ARMS = INPUTS | CONTEST
 
@@ -41,8 +44,8 @@ class Group:
     @property
     def key(self) -> str:
         """Of its figures' file names; no other group's."""
-        length = f"{self.steps}x{self.batch}x{self.context}"
-        return f"{self.experiment}-{self.data}-{self.fingerprint}-{length}-k{self.codebooks}"
+        long = f"{self.steps}x{self.batch}x{self.context}"
+        return f"{self.experiment}-{self.data}-{self.fingerprint}-{long}-k{self.codebooks}"
 
     @property
     def title(self) -> str:
@@ -74,37 +77,45 @@ class Group:
         origins = {arm.split("-")[0] for arm in self.arms() if "-" in arm}
         return self.bases() + [arm for arm in self.arms() if arm in origins and arm not in self.bases()]
 
-    def missing(self) -> list[str]:
-        """What the grid has and the rows do not, in words; the grid is its file's, if that is as long as these runs."""
-        arms, sizes, seeds = self._expected()
-        lines = []
-        for size in sizes:
-            have = {arm: {row["seed"] for row in self.final(arm, size)} for arm in arms}
-            if not any(have.values()):
-                lines.append(f"size {size}: no run of any arm")
-                continue
-            for arm in arms:
-                lacking = [seed for seed in seeds if seed not in have[arm]]
-                if lacking:
-                    what = "all seeds" if len(lacking) == len(seeds) else f"seed {', '.join(map(str, lacking))}"
-                    lines.append(f"size {size}, arm {arm}: {what}")
-        return lines
-
-    def _expected(self) -> tuple[list[str], list[str], list[int]]:
-        runs = final_runs(self.rows)
-        arms, sizes, seeds = self.arms(), self.sizes, sorted({row["seed"] for row in runs})
+    def planned_seeds(self) -> list[int]:
+        """The seeds that the grid's file has; the first few of the runs' where there is no such file."""
         grid = grid_of(self.experiment)
-        if grid is None:
-            return arms, sizes, seeds
-        ours = [arm.name for arm in grid.arms if arm.model.get("output_codebooks", 1) == self.codebooks]
-        arms = ours + [arm for arm in arms if arm not in ours]
-        if (grid.steps, grid.batch, grid.context) == (self.steps, self.batch, self.context):
-            named = [size.name for size in grid.sizes]
-            sizes = named + [size for size in sizes if size not in named]
-            seeds = sorted({*grid.seeds, *seeds})
-        return arms, sizes, seeds
+        return list(grid.seeds) if grid else sorted({row["seed"] for row in final_runs(self.rows)})[:ENOUGH]
+
+    def missing(self) -> str:
+        """What the grid's file has and these rows do not, in a line; empty if there is nothing.
+
+        Without a file the grid is what the rows have: their arms at each of their sizes, with each of their seeds.
+        """
+        grid = grid_of(self.experiment)
+        arms, sizes, seeds = self.arms(), self.sizes, sorted({row["seed"] for row in final_runs(self.rows)})
+        if grid is not None:
+            arms = [arm.name for arm in grid.arms if arm.model.get("output_codebooks", 1) == self.codebooks]
+            sizes, seeds = [size.name for size in grid.sizes], list(grid.seeds)
+        told = [f"all of {size}" for size in sizes if not self.arms(size)]
+        for size in [size for size in sizes if self.arms(size)]:
+            have = {arm: {row["seed"] for row in self.final(arm, size)} for arm in arms}
+            if absent := [arm for arm in arms if not have[arm]]:
+                told.append(f"{listed(absent)} at {size}")
+            for arm in [arm for arm in arms if have[arm]]:
+                if lacking := [str(seed) for seed in seeds if seed not in have[arm]]:
+                    told.append(f"seed{'s' * (len(lacking) > 1)} {listed(lacking)} of {arm} at {size}")
+        return "; ".join(told)
+
+    def length_of_file(self) -> str | None:
+        """Steps, windows and frames of the grid's file where these runs have others; None where they do not."""
+        grid = grid_of(self.experiment)
+        if grid is None or (grid.steps, grid.batch, grid.context) == (self.steps, self.batch, self.context):
+            return None
+        return length(grid.steps, grid.batch, grid.context)
 
 
+def length(steps: int, batch: int, context: int) -> str:
+    """``steps x windows x frames``."""
+    return f"{steps:,} x {batch} x {context}"
+
+
+@functools.cache
 def grid_of(experiment: str) -> Ablation | None:
     """The grid that an experiment's file defines; None if there is no such file."""
     path = _CONFIGS / f"{experiment}.py"
@@ -123,7 +134,7 @@ def make_groups(rows: Sequence[Row]) -> list[Group]:
     for row in runs:
         if row["stage"] == "final":
             finals.setdefault(_key(row), []).append(row)
-    groups, names = [], Counter(key[:2] for key in finals)
+    groups = []
     for key, found in finals.items():
         seen: set[tuple] = set()
         for row in found:
@@ -136,11 +147,23 @@ def make_groups(rows: Sequence[Row]) -> list[Group]:
             seen.add(run)
         tunes = [row for row in runs if row["stage"] == "tune" and _tunes(row, key)]
         broken = [row for row in failed if _fails(row, key)]
-        name = key[1] if names[key[:2]] == 1 else f"{key[1]} ({key[2]}, {'x'.join(map(str, key[3:6]))}, k{key[6]})"
+        name = _name(key, [other for other in finals if other[:2] == key[:2]])
         told = shared.get(key[1:3])
         belongs = dict(told["documents"]) if told else None
         groups.append(Group(*key, rows=(*found, *tunes), failed=tuple(broken), name=name, belongs=belongs))
     return groups
+
+
+def data_names(groups: Sequence[Group]) -> list[str]:
+    """Of the data sets that something was trained on."""
+    return list(dict.fromkeys(group.data for group in groups))
+
+
+def _name(key: tuple, alike: Sequence[tuple]) -> str:
+    """The data's name, with what tells a group apart from others of its experiment on data of that name."""
+    parts = ((key[2], slice(2, 3)), (length(*key[3:6]), slice(3, 6)), (f"{key[6]} codebook(s)", slice(6, 7)))
+    told = [said for said, part in parts if len({other[part] for other in alike}) > 1]
+    return f"{key[1]} ({', '.join(told)})" if told else key[1]
 
 
 def _key(row: Row) -> tuple:

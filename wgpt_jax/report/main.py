@@ -9,8 +9,8 @@ import tyro
 
 from wgpt_jax.data.index import file_sha256
 from wgpt_jax.errors import RequestError, WorkError
+from wgpt_jax.figure import stamp_of
 from wgpt_jax.report.document import PASSAGES, Document, make_document
-from wgpt_jax.report.figure import stamp_of
 from wgpt_jax.report.rows import load_rows
 from wgpt_jax.report.text import TEXT_NAME, read_text
 
@@ -30,8 +30,10 @@ class ReportArgs:
     Prose comes from results/text.md beside the document; every number comes from rows.
     """
 
-    results: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FILE...")] = ()
-    """Files of rows, docs/results/*.jsonl by default."""
+    results: Annotated[
+        tuple[Path, ...], tyro.conf.arg(metavar="FILE...", help_behavior_hint="(default: results/*.jsonl beside --out)")
+    ] = ()
+    """Files of rows."""
     out: Annotated[Path, tyro.conf.arg(metavar="FILE")] = _DOCS / "RESULTS.md"
     """The document; its figures are written into the folder results beside it."""
     check: bool = False

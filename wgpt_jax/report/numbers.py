@@ -18,16 +18,21 @@ def percent(fraction: float | None) -> str:
     return NONE if fraction is None else f"{100 * fraction:.2f}"
 
 
-def signed(estimate: Estimate, digits: int = 4) -> str:
+def signed(estimate: Estimate, digits: int = 3) -> str:
     """A difference with its sign."""
     return f"{estimate.value:+.{digits}f}"
 
 
-def interval(estimate: Estimate, digits: int = 4) -> str:
+def interval(estimate: Estimate, digits: int = 3) -> str:
     """The ends of an interval with their signs; empty where there is none."""
     if estimate.low is None:
         return NONE
     return f"{estimate.low:+.{digits}f} to {estimate.high:+.{digits}f}"
+
+
+def in_brief(estimate: Estimate) -> str:
+    """A difference with its interval in brackets."""
+    return f"{signed(estimate)} ({interval(estimate)})" if estimate.low is not None else signed(estimate)
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -8,12 +8,13 @@ import numpy as np
 
 from wgpt_jax.ablation.analysis import mean_over_seeds, nats_of
 from wgpt_jax.evaluation import meaning
+from wgpt_jax.report.causality import checked, lines_of
 from wgpt_jax.report.groups import Group
-from wgpt_jax.report.numbers import interval, listed, nats, percent, signed, table
+from wgpt_jax.report.numbers import listed, nats, percent, table
+from wgpt_jax.report.pairs import compared
 from wgpt_jax.report.provenance import Provenance
 from wgpt_jax.report.rows import Row
 from wgpt_jax.report.sweeps import swept
-from wgpt_jax.report.verdicts import difference, verdict
 from wgpt_jax.scores import ratio
 
 _CHOSEN = {"parameters": ",", "learning_rate": "g", "embedding_std": "g"}
@@ -59,7 +60,7 @@ def _arms(groups: Sequence[Group], origins: Provenance, data: Sequence[str], exp
         return [f"Not there; it is made by {how_to_run(experiment, data)}.", ""]
     lines = ["What the NLL of each arm is:", "", *means_of(groups), ""]
     for group in groups:
-        lines += [f"### {group.title}", "", *_made(group), "", *_scored(group)]
+        lines += [f"### {group.title}", "", *_made(group), "", *_scored(group), *compared(group)]
         lines += origins.made_by([row for row in group.rows if row["data"] == group.data])
     return lines
 
@@ -87,21 +88,18 @@ def _made(group: Group) -> list[str]:
 
 
 def _scored(group: Group) -> list[str]:
-    """What each arm scored on the test split."""
-    bases, several = group.references(), group.codebooks > 1
+    """What each arm scored on the test split, over all its seeds, and how many of its runs were proved causal."""
+    several = group.codebooks > 1
     heads = ["size", "arm", "seeds", "NLL" + (" (all codebooks)" if several else ""), "+- documents", "+- seeds"]
     heads += (["coarse NLL", "bits/s"] if several else ["bits/s", "PPL"]) + ["top-1 %", "top-10 %", "ECE %"]
-    for base in bases:
-        heads += [f"minus {base}", "95 % interval", f"against {base}"]
     cells = []
     for size in group.sizes:
         for arm in group.arms(size):
             runs = group.final(arm, size)
             row = [size, arm, str(len(runs)), *_likelihood(runs, group.belongs), *_scores(runs, several)]
-            for base in bases:
-                row += _against(group, arm, base, size)
-            cells.append(row)
-    return table(heads, cells)
+            cells.append([*row, checked(runs)])
+    finals = [row for row in group.rows if row["stage"] == "final"]
+    return [*table([*heads, "proved causal"], cells), "", *lines_of(finals)]
 
 
 def _likelihood(runs: Sequence[Row], belongs: Mapping[str, str] | None) -> list[str]:
@@ -121,17 +119,6 @@ def _scores(runs: Sequence[Row], several: bool) -> list[str]:
     bits = f"{scores['total_bits_per_second']:.1f}"
     first = [nats(scores["nll"]), bits] if several else [bits, f"{math.exp(min(scores['nll'], 700)):.2f}"]
     return first + [percent(scores[key]) for key in ("top1", "top10", "ece")]
-
-
-def _against(group: Group, arm: str, base: str, size: str) -> list[str]:
-    runs, theirs = group.final(arm, size), group.final(base, size)
-    if arm == base:
-        return ["", "", ""]
-    if not theirs:
-        return ["", "", "not there"]
-    found = difference(runs, theirs, group.belongs)
-    said = verdict(found, runs[0]["leaks"])
-    return ["", "", said] if found is None else [signed(found), interval(found), said]
 
 
 def _values(runs: Sequence[Row], key: str, form: str) -> str:

@@ -3,17 +3,14 @@
 from collections.abc import Sequence
 
 from wgpt_jax.ablation.analysis import Multiplier, final_runs, multiplier
+from wgpt_jax.figure import Figure
 from wgpt_jax.report.curves import parameters_figure
-from wgpt_jax.report.figure import Figure
-from wgpt_jax.report.groups import Group
+from wgpt_jax.report.groups import SAME_SIZE, Group
 from wgpt_jax.report.numbers import interval, percent, signed, table
 from wgpt_jax.report.provenance import Provenance
 from wgpt_jax.report.rows import Row
 from wgpt_jax.report.sections_arms import how_to_run
 from wgpt_jax.report.verdicts import difference, verdict
-
-PROMISE = 0.03
-"""Largest relative difference in parameters between the arms of a size."""
 
 
 def sizes(groups: Sequence[Group], origins: Provenance, data: Sequence[str]) -> tuple[list[str], list[Figure]]:
@@ -36,7 +33,7 @@ def sizes(groups: Sequence[Group], origins: Provenance, data: Sequence[str]) -> 
         lines += [f"![{figure.caption}](results/{figure.file})", ""]
     pairs = [row for group in groups for row in _pairs(group)]
     if pairs:
-        heads = ("experiment", "data", "size", "fewest", "most", "apart %", f"less than {100 * PROMISE:g} %")
+        heads = ("experiment", "data", "size", "fewest", "most", "apart %", f"less than {100 * SAME_SIZE:g} %")
         lines += ["Parameters of the arms of each size:", "", *table(heads, pairs), ""]
     return lines, figures
 
@@ -105,6 +102,6 @@ def _pairs(group: Group) -> list[list[str]]:
         counts = {row["parameters"]: row["arm"] for row in final_runs(group.rows, size=size)}
         least, most = min(counts), max(counts)
         ends = [f"{least:,} ({counts[least]})", f"{most:,} ({counts[most]})"]
-        kept = "yes" if apart(group, size) < PROMISE else "NO"
+        kept = "yes" if apart(group, size) < SAME_SIZE else "NO"
         rows.append([group.experiment, group.name, size, *ends, percent(apart(group, size)), kept])
     return rows

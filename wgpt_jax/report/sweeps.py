@@ -25,6 +25,8 @@ class Swept:
     """Which of its edges the chosen point lies on; empty if on none, or if there was only one point."""
     spread: str
     """Validation NLL of the best and the worst point."""
+    place: tuple[str, str] | None = None
+    """Data and size that it was on; None if there was no sweep."""
 
 
 def swept(group: Group, arm: str, size: str) -> Swept:
@@ -54,11 +56,12 @@ def swept(group: Group, arm: str, size: str) -> Swept:
     if beside := [f"{len(scores[how])} of {how[0]} steps, seed {how[1]}" for how in scores if how not in used]:
         tried += f"; apart from them {listed(beside)}"
     if not _is_best(among, chosen):
-        return Swept(f"{tried}; the choice is not the best of them", "", "")
+        return Swept(f"{tried}; the choice is not the best of them", "", "", place)
     if len(known) < 2:
-        return Swept(tried, "", "")
+        return Swept(tried, "", "", place)
     best = min(known, key=known.get)
-    return Swept(tried, _edges(best, list(known)), f"{min(known.values()):.4f} to {max(known.values()):.4f}")
+    spread = f"{min(known.values()):.4f} to {max(known.values()):.4f}"
+    return Swept(tried, _edges(best, list(known)), spread, place)
 
 
 def _sweeps(rows: Sequence[Row]) -> dict[tuple[int, int, str], list[Row]]:

@@ -3,22 +3,40 @@
 from collections.abc import Mapping, Sequence
 
 from wgpt_jax.ablation.analysis import ENOUGH, Estimate, count_seeds, paired_difference
+from wgpt_jax.ablation.arms import CONTEST, INPUTS
 from wgpt_jax.report.rows import Row
 
+_ORDER = [*INPUTS, *CONTEST]
 
-def difference(ours: Sequence[Row], theirs: Sequence[Row], belongs: Mapping[str, str] | None) -> Estimate | None:
-    """NLL of ours minus theirs over all predicted codebooks, paired; None where they have no seed in common.
+
+def in_pairs(ours: Sequence[Row], theirs: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    """Those runs of two arms whose seeds both have."""
+    seeds = {row["seed"] for row in ours} & {row["seed"] for row in theirs}
+    return tuple([row for row in rows if row["seed"] in seeds] for rows in (ours, theirs))
+
+
+def difference(
+    ours: Sequence[Row], theirs: Sequence[Row], belongs: Mapping[str, str] | None, *, total: bool = True
+) -> Estimate | None:
+    """NLL of ours minus theirs, paired; None where they have no seed in common.
+
+    A pair has one interval, whichever way round it is asked for: that of the later arm of the registry minus the other.
 
     Args:
-        ours, theirs: final runs of two arms.
+        ours, theirs: final runs of two arms, or of one at two sizes.
         belongs: what each document shares with others; None if documents are taken as independent.
+        total: of all predicted codebooks; False: of the coarse token.
 
     Raises:
         ValueError: if they were not scored on the same frames.
     """
-    if not {row["seed"] for row in ours} & {row["seed"] for row in theirs}:
+    if not in_pairs(ours, theirs)[0]:
         return None
-    return paired_difference(ours, theirs, groups=belongs)
+    if _place(ours[0]) < _place(theirs[0]):
+        turned = paired_difference(theirs, ours, total=total, groups=belongs)
+        low, high = (None, None) if turned.low is None else (-turned.high, -turned.low)
+        return Estimate(-turned.value, low, high, turned.seeds, turned.groups)
+    return paired_difference(ours, theirs, total=total, groups=belongs)
 
 
 def verdict(estimate: Estimate | None, leaks: bool = False) -> str:
@@ -39,3 +57,9 @@ def verdict(estimate: Estimate | None, leaks: bool = False) -> str:
     else:
         said = "no difference shown"
     return f"a leak, no result ({said})" if leaks else said
+
+
+def _place(row: Row) -> tuple[int, str, int]:
+    """Of an arm in the registry, those that it lacks by name behind it, and of a size."""
+    arm = row["arm"]
+    return (_ORDER.index(arm) if arm in _ORDER else len(_ORDER), arm, row["parameters"])
