@@ -1,11 +1,13 @@
 """Rows as the tools leave them, small and made up, and ways to look into a report of them."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
 
 import numpy as np
 
+from wgpt_jax.closed_loop.request import SamplingConfig
 from wgpt_jax.report.document import PASSAGES, make_document
 
 FRAMES = (100, 200, 300, 150, 250)
@@ -101,6 +103,7 @@ def loop_row() -> dict:
         "run": "runs/piano-d",
         "mode": "hybrid",
         "codebooks": 1,
+        "sampling": dataclasses.asdict(SamplingConfig()),
         "num_samples": 16,
         "documents": 20,
         "seconds": 20.0,

@@ -51,6 +51,10 @@ def test_what_is_collected_makes_a_document_that_agrees(left, capsys):
     assert "results/loop-piano-piano-d-hybrid.png" in text
     assert "folders of the machine that made the rows (3 of 3 rows):\n\n- piano: prepared data" in text
     assert kept[2]["tokens"].keys() == {"train", "test"}
+    cut = loop_row()["sampling"] | {"top_p": 0.95, "temperature": 0.7}
+    save(left / "loop" / "closed_loop.json", [loop_row() | {"data": f"{left}/d", "sampling": cut}])
+    collect(CollectArgs(rows=(out, *rows), data=(f"piano={left}/d",), out=out))  # a picture of its own
+    assert load_rows([out])[-1]["picture"]["file"] == "loop-piano-piano-d-hybrid-temperature0.7-top_p0.95.png"
     before = out.read_bytes()
     collect(CollectArgs(rows=(out, *rows), data=(f"piano={left}/d",), out=out))  # again: nothing is there twice
     assert out.read_bytes() == before

@@ -49,6 +49,14 @@ def test_a_closed_loop_is_called_by_the_run_that_it_was_measured_on():
     assert "seed 1 (synthetic), RUNS/piano-d" in again and "seed 1 (synthetic), OTHER/piano-d" in again
 
 
+def test_a_closed_loop_says_how_its_tokens_were_drawn_unless_from_the_model_s_own_distribution():
+    loop = loop_row() | {"run": "RUNS/piano-d-0.5m-seed1", "step": 1000}
+    cut = loop | {"sampling": loop["sampling"] | {"top_p": 0.95}}
+    text = document([*ROWS, loop, cut])
+    assert "| piano | d, 0.5m, seed 1 (synthetic) |" in text
+    assert "| piano | d, 0.5m, seed 1, top_p 0.95 (synthetic) |" in text
+
+
 def test_drift_has_a_panel_for_each_number_of_codebooks_and_error_bars_apart():
     loops = [loop_row(), loop_row() | {"run": "runs/piano-c"}, loop_row() | {"codebooks": 4}]
     made = make_document([*ROWS, *loops], {name: "" for name in PASSAGES})

@@ -16,6 +16,7 @@ from PIL import Image
 from wgpt_jax.data.index import load_index
 from wgpt_jax.errors import RequestError, WorkError
 from wgpt_jax.report.describe import describe_data
+from wgpt_jax.report.loop_runs import drawn
 from wgpt_jax.report.main import FOLDER
 from wgpt_jax.report.rows import Row, machine_paths, of_kind, whole_rows
 from wgpt_jax.runs import training_data_fingerprint
@@ -66,7 +67,8 @@ def collect(args: CollectArgs) -> None:
                 if os.path.isabs(raw["run"]):
                     print(f"{picture} is left out: its title names {raw['run']}; measure the run by a relative path")
                 else:
-                    file = f"loop-{row['data']}-{Path(row['run']).name}-{row['mode']}.png"
+                    how = "".join(f"-{part}" for part in drawn(row).replace(" ", "").split(",") if part)
+                    file = f"loop-{row['data']}-{Path(row['run']).name}-{row['mode']}{how}.png"
                     pictures[file] = smaller(picture)
                     row["picture"] = {"file": file, "sha256": hashlib.sha256(pictures[file]).hexdigest()}
             if found := next(machine_paths(row), None):

@@ -1,15 +1,18 @@
-"""Which run a closed loop was measured on, by what its row says of it."""
+"""Which run a closed loop was measured on and how its tokens were drawn, by what its row says of it."""
 
+import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from wgpt_jax.ablation.runs import Run
+from wgpt_jax.closed_loop.request import SamplingConfig
 from wgpt_jax.report.rows import Row, of_kind
 
 
 def labels(loops: Sequence[Row], rows: Sequence[Row]) -> list[str]:
-    """What each closed loop is called: arm, size, seed and experiment; the run's folder where no row says them.
+    """What each closed loop is called: arm, size, seed, experiment and how tokens were drawn; the run's folder where no
+    row says them.
 
     Args:
         loops: rows of kind ``closed_loop``.
@@ -37,6 +40,12 @@ def behind(loop: Row, rows: Sequence[Row]) -> list[Row]:
     ]
 
 
+def drawn(loop: Row) -> str:
+    """How tokens were drawn, as ``top_p 0.95``; empty if from the model's own distribution."""
+    default = dataclasses.asdict(SamplingConfig())
+    return ", ".join(f"{key} {value:g}" for key, value in loop["sampling"].items() if value != default[key])
+
+
 def _folder(row: Row) -> str:
     """Of a run's row, as ``wgpt ablate`` names it."""
     steps = row["config"]["training"]["steps"]
@@ -44,9 +53,9 @@ def _folder(row: Row) -> str:
 
 
 def _label(loop: Row, rows: Sequence[Row]) -> str:
-    found = behind(loop, rows)
+    found, how = behind(loop, rows), f", {drawn(loop)}" if drawn(loop) else ""
     if not found:
-        return Path(loop["run"]).name
+        return f"{Path(loop['run']).name}{how}"
     experiments = sorted({row["experiment"] for row in found})
     run = found[0]
-    return f"{run['arm']}, {run['size']}, seed {run['seed']} ({' or '.join(experiments)})"
+    return f"{run['arm']}, {run['size']}, seed {run['seed']}{how} ({' or '.join(experiments)})"
