@@ -1,15 +1,16 @@
-"""A hybrid to generate with: configs/paper_hybrid.py with all 8 codebooks out, trained to hear its own decode.
+"""A hybrid to generate with: all 8 codebooks out and in, a causal convolution over their embeddings, and the mel of its
+own decode as a bare slice: arm hc of configs/ablation_codebooks.py, the best of that contest, with 8 codebooks.
 
     python tools/prepare_audio.py AUDIO OUT --codec bundled --mel-sources original,codec8
     wgpt train configs/hybrid_generate.py --data OUT --workdir runs/hybrid_generate
     wgpt generate runs/hybrid_generate --prompt x.wav --seconds 10
 
-6.5 M parameters: the 4.0 M of the paper's hybrid, and a depth transformer for codebooks 2 to 8. Half of the windows
-show the mel of the 8-codebook decode, which is what generation feeds back; the other half the original's. One window in
-ten shows the null mel, so that `--mode tokens` works too. docs/generation.md says why. Needs one accelerator; not yet
-run by us at this size.
+8.4 M parameters. Every window shows the mel of the 8-codebook decode, which is what generation feeds back, so the total NLL
+is a likelihood; one window in ten shows the null mel, so that `--mode tokens` works too. Draw from the whole distribution
+(`--temperature 1`, the default): with `--top-p` below 1 silence, once drawn, is all that can be drawn (docs/LOG.md). What
+the parts are worth is in docs/RESULTS.md, of models of 1 M. Needs one accelerator; not yet run by us at this size.
 
-64 windows of 1024 frames, 65,536 frames a step. On v5e:2x2 (4 chips): 2.51 GiB of 15.75 per chip, at most 56 % MFU by
+64 windows of 1024 frames, 65,536 frames a step. On v5e:2x2 (4 chips): 2.34 GiB of 15.75 per chip, at most 56 % MFU by
 the roofline (`tools/compile_for.py configs/hybrid_generate.py --quick`).
 """
 
@@ -18,10 +19,11 @@ from wgpt_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, Tr
 target = "v5e:2x2"
 config = Config(
     model=ModelConfig(
-        inputs="hybrid", width=256, depth=4, heads=4, hidden=1024, mel_width=96, mel_depth=2, mel_heads=2,
-        mel_dropout_window=0.1, output_codebooks=8, depformer_width=128, depformer_depth=2, depformer_heads=2,
+        inputs="hybrid", width=256, depth=4, heads=4, hidden=1024, embedding_std=0.01, input_codebooks=8,
+        token_kernel=16, token_width=96, mel_width=96, mel_depth=0, mel_kernel=1, fusion="add", mel_dropout_window=0.1,
+        output_codebooks=8, depformer_width=128, depformer_depth=2, depformer_heads=2,
     ),
-    data=DataConfig(context=1024, workers=2, mel_mix={"codec8": 0.5, "original": 0.5}),
+    data=DataConfig(context=1024, workers=2, mel_mix={"codec8": 1.0}),
     training=TrainingConfig(steps=100_000, batch=64, eval_every=2000, depformer_fraction=0.125),
     optimizer=OptimizerConfig(learning_rate=1e-3, warmup=2000),
 )  # fmt: skip
