@@ -5,7 +5,7 @@
     wgpt ablate configs/ablation_mel.py --data piano=DATA/piano --data piano512=DATA/piano512 --workdir RUNS --only arm=hc,size=1m
 
 A right-aligned Hann window of 1024 samples gives a tenth of its energy to the newest frame, one of 512 four fifths. The
-mel's definition belongs to the data, so a data set stands for each; their tokens are the same, and likelihoods compare.
+mel's definition belongs to the data, so a data set stands for each; what is predicted is the same.
 Exploratory: one point of the other grids' sweeps for all. What came out is in docs/LOG.md.
 """  # noqa: E501
 

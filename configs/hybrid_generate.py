@@ -1,15 +1,14 @@
-"""A hybrid to generate with: all 8 codebooks out and in, a causal convolution over their embeddings, and the mel of its
-own decode as a bare slice: arm hc of configs/ablation_codebooks.py, the best of that contest, with 8 codebooks.
+"""A hybrid to generate with: 8 codebooks in and out, a convolution over their embeddings, the mel of their decode.
 
     python tools/prepare_audio.py AUDIO OUT --codec bundled --mel-sources original,codec8
     wgpt train configs/hybrid_generate.py --data OUT --workdir runs/hybrid_generate
     wgpt generate runs/hybrid_generate --prompt x.wav --seconds 10
 
-8.4 M parameters. Every window shows the mel of the 8-codebook decode, which is what generation feeds back, so the total
-NLL is a likelihood; one window in ten shows the null mel, so that `--mode tokens` works too. Draw from the whole
-distribution (`--temperature 1`, the default): with `--top-p` below 1 silence, once drawn, is all that can be drawn
-(docs/LOG.md). What the parts are worth is in docs/RESULTS.md, of models of 1 M. Needs one accelerator; not yet run by
-us at this size.
+Arm hc of configs/ablation_codebooks.py, the best of that contest on piano (docs/RESULTS.md, models of 1 M and 4
+codebooks), with 8 codebooks: 8.4 M parameters. Every window shows the mel of the 8-codebook decode, which is what
+generation feeds back, so the total NLL is a likelihood; one window in ten shows the null mel, so that `--mode tokens`
+works too. Draw from the whole distribution (`--temperature 1`, the default): with `--top-p` below 1 silence, once it is
+likelier than that, is all that can be drawn (docs/LOG.md). Needs one accelerator; not yet run by us at this size.
 
 64 windows of 1024 frames, 65,536 frames a step. On v5e:2x2 (4 chips): 2.34 GiB of 15.75 per chip, at most 56 % MFU by
 the roofline (`tools/compile_for.py configs/hybrid_generate.py --quick`).
