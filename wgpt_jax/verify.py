@@ -126,9 +126,8 @@ def samples_to_logits(run: Path, info: RunInfo, source: str) -> Callable[[np.nda
         source: the mel that a hybrid reads; a codec's is of the decode of the tokens just encoded.
 
     Returns:
-        a function float32 [N] -> float32 [n_frames - 1, K, V]; row t may depend on samples before (t + 1) * hop: it
-        holds the logits of the coarse token of frame t + 1, and of the finer ones, which are given the coarser ones of
-        their own frame, those of frame t.
+        a function float32 [N] -> float32 [n_frames - 1, K, V] as :func:`by_instant` has it; row t may depend on samples
+        before (t + 1) * hop.
     """
     codec = cached_codec(info.codec.name, allow_noncausal=not info.codec.causal)
     if codec.fingerprint != info.codec.fingerprint:
@@ -146,9 +145,28 @@ def samples_to_logits(run: Path, info: RunInfo, source: str) -> Callable[[np.nda
         record = Record(tokens, mel[None], (Segment("signal", "", 0, len(tokens), 0),))
         with sharded(mesh):
             logits = np.asarray(forward(params, stack_windows([cut_window(record, 0, len(tokens))], 1)))[0]
-        return np.concatenate([logits[1:, :1], logits[:-1, 1:]], axis=1)
+        return by_instant(logits, info.config.model.pattern)
 
     return function
+
+
+def by_instant(logits: np.ndarray, pattern: str) -> np.ndarray:
+    """Sorts logits by the last frame that they may know of.
+
+    The coarse token of frame t is given the frames before; a finer one the coarser ones of its own frame too, and where
+    codebook k lags k frames (``delay``), the coarse token of k - 1 frames later.
+
+    Args:
+        logits: [n, K, V], by the frame whose tokens they predict.
+        pattern: ``model.pattern``.
+
+    Returns:
+        [n - 1, K, V]; row t holds what is said by someone who knows the frames up to t; zero where that is nothing.
+    """
+    n, codebooks, _ = logits.shape
+    frames = np.arange(n - 1)[:, None] + [1 - k if pattern == "delay" else int(k == 0) for k in range(codebooks)]
+    known = logits[np.maximum(frames, 0), np.arange(codebooks)]
+    return np.where((frames >= 0)[..., None], known, 0)
 
 
 def _read(path: Path, sample_rate: int) -> np.ndarray:

@@ -121,6 +121,6 @@ def check_unchanged(
     for split, key in (("train", "data_fingerprint"), (row["split"], "scored_fingerprint")):
         if row[key] != fingerprints[split]:
             raise RequestError(
-                f"{path} has {name} on other data ({split} shards {row[key]}, now {fingerprints[split]}; the same audio "
-                f"prepared on another processor is rounded otherwise, and a report takes rows of both); {remedy}"
+                f"{path} has {name} on other data ({split} shards {row[key]}, now {fingerprints[split]}; the same "
+                f"audio prepared on another processor is rounded otherwise, and a report takes rows of both); {remedy}"
             )
