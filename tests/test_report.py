@@ -253,6 +253,23 @@ def test_rows_of_several_commits_or_of_uncommitted_changes_are_named():
     assert "Not made by one committed version" not in document(ROWS)
 
 
+def test_versions_stand_once_below_the_table_of_commands():
+    rows = [*ROWS[:-2], ROWS[-2] | {"versions": {"jax": "9.9.9"}}, ROWS[-1] | {"versions": None}]
+    text = document(rows)
+    made = text[text.index("### Commands") :]
+    assert [cells(made, f"| {number} |")[4] for number in (1, 2, 3)] == ["A", "B", "not recorded"]
+    assert "\nVersions A: jax 0.10.2.\n\nVersions B: jax 9.9.9.\n" in made and text.count("0.10.2") == 1
+
+
+def test_what_the_grid_can_show_stands_behind_what_is_in_short():
+    headings = re.findall(r"^##+ (.*)$", document(ROWS), re.M)
+    assert headings[:3] == [
+        "In short",
+        "What this grid can and cannot show",
+        "1. What holds and what does not",
+    ]
+
+
 def test_runs_that_only_show_that_it_works_are_called_no_result():
     tiny = [row | {"experiment": "ablation_tiny"} for row in ROWS]
     assert "**All runs of this document are of `ablation_tiny`: " in document(tiny)

@@ -9,6 +9,7 @@ from PIL import Image
 from report_rows import PROSE, ROWS, document, loop_row, run_row, save
 from synthetic import markov_document, markov_matrix, write_dataset
 
+from wgpt_jax.data.index import file_sha256
 from wgpt_jax.errors import RequestError
 from wgpt_jax.report import describe as describing
 from wgpt_jax.report.collect import CollectArgs, collect
@@ -58,6 +59,28 @@ def test_what_is_collected_makes_a_document_that_agrees(left, capsys):
     before = out.read_bytes()
     collect(CollectArgs(rows=(out, *rows), data=(f"piano={left}/d",), out=out))  # again: nothing is there twice
     assert out.read_bytes() == before
+
+
+def test_pictures_of_equal_names_have_their_work_folders_names_only_where_they_differ(left):
+    rows = [left / "loop" / "closed_loop.json"]
+    for folder, colour in (("OTHER", 9), ("THIRD", 0)):  # another picture, and the first one again
+        (left / folder).mkdir()
+        rows.append(left / folder / "closed_loop.json")
+        save(rows[-1], [loop_row() | {"data": f"{left}/d", "run": f"{folder}/piano-d"}])
+        Image.new("RGB", (1200, 40), (colour, 0, 0)).save(left / folder / "closed_loop.png")
+    out = left / "out.jsonl"
+    collect(CollectArgs(rows=tuple(rows), name=(f"{left}/d=piano",), out=out))
+    names = ["loop-piano-piano-d-hybrid.png", "loop-piano-OTHER-piano-d-hybrid.png", "loop-piano-piano-d-hybrid.png"]
+    kept = load_rows([out])
+    assert [row["picture"]["file"] for row in kept] == names
+    for row in kept:
+        assert file_sha256(left / row["picture"]["file"]) == row["picture"]["sha256"]
+    before = out.read_bytes()
+    collect(CollectArgs(rows=(*rows[::-1], out), name=(f"{left}/d=piano",), out=out))  # again, in another order
+    assert sorted(out.read_bytes().split(b"\n")) == sorted(before.split(b"\n"))
+    Image.new("RGB", (1200, 40), (0, 9, 0)).save(left / "OTHER" / "closed_loop.png")
+    with pytest.raises(RequestError, match=r"another picture of OTHER/piano-d, .*; delete its row"):
+        collect(CollectArgs(rows=(*rows, out), name=(f"{left}/d=piano",), out=out))
 
 
 def test_documents_share_the_first_column_that_all_have_and_that_tells_them_apart():

@@ -105,6 +105,8 @@ def test_older_rows_without_hashes_need_equal_n_gram_scores_of_both():
     [
         {"tokens": HASHES | {"test": "3" * 16}},
         {"codec": "another"},
+        {"codec_fingerprint": "b"},
+        {"codec_causal": False},
         {"codebooks": 8},
         {"mel_sources": ["original", "codec1"]},
         {"mel": "b"},
@@ -114,10 +116,12 @@ def test_older_rows_without_hashes_need_equal_n_gram_scores_of_both():
     ],
 )
 def test_whatever_else_differs_makes_two(change):
-    first = data_row(tokens=HASHES, mel="a")
+    first = data_row(tokens=HASHES, mel="a", codec_fingerprint="a")
     scores = [baseline_row(), baseline_row(data_fingerprint=OTHER)]
-    other = made_again(tokens=HASHES, mel="a") | change
-    rows = [first, other, *ROWS[:3], *elsewhere(ROWS[:3]), *scores]
+    again = first | {"data_fingerprint": OTHER}
+    rest = [*ROWS[:3], *elsewhere(ROWS[:3]), *scores]
+    assert len({row["data_fingerprint"] for row in unify([first, again, *rest])[0] if row["kind"] == "run"}) == 1
+    rows = [first, again | change, *rest]
     if "data" in change:
         rows = [row | {"data": "reading"} if row["data_fingerprint"] == OTHER else row for row in rows]
     assert len(fingerprints(rows)) == 2
@@ -133,6 +137,31 @@ def test_points_of_a_sweep_on_both_are_one_sweep():
     tunes = [tune_row("a", rate, 0.3, nll) for rate, nll in ((1e-3, 4.3), (2e-3, 4.2), (4e-3, 4.4))]
     rows = [data_row(tokens=HASHES), *ROWS, *tunes[:2], made_again(tokens=HASHES), *elsewhere(tunes[2:])]
     assert swept(make_groups(unify(rows)[0])[0], "a", "0.5m").tried == "3"
+
+
+def test_a_point_that_was_tried_on_both_is_one():
+    tunes = [tune_row("a", rate, 0.3, nll) for rate, nll in ((1e-3, 4.3), (2e-3, 4.2))]
+    again = [row | {"commit": "def5678"} for row in elsewhere(tunes[1:])]
+    rows = [data_row(tokens=HASHES), *ROWS, *tunes, made_again(tokens=HASHES), *again]
+    assert cells(document(rows), "| synthetic | piano (0123456789abcdef) | 1,000 x 8 x 256 |")[-1] == (
+        "2 runs of 500 steps, on piano"
+    )
+    apart = [data_row(tokens=HASHES), *ROWS, *tunes, *(row | {"seed": 1} for row in tunes)]  # another seed, other runs
+    assert "| 4 runs of 500 steps, on piano |" in document(apart)
+    assert "| 1 run of 500 steps, on piano |" in document([*ROWS, tunes[1]])
+
+
+def test_what_a_row_does_not_record_is_said_not_to_be_compared():
+    scores = [baseline_row(), baseline_row(data_fingerprint=OTHER)]
+    new = {"tokens": HASHES, "mel": "a", "codec_fingerprint": "a"}
+    rows = [*ROWS[:3], *elsewhere(ROWS[3:6]), *scores]
+    older = (
+        "; not recorded of 0123456789abcdef, hence not compared: the mel's definition, the codec's hash and tokens of "
+    )
+    assert f"{older}the codebooks above the first. Its mels" in document([data_row(), made_again(**new), *rows])
+    both = document([data_row(mel="a"), made_again(mel="a"), *rows])
+    assert f"; not recorded of 0123456789abcdef and {OTHER}, hence not compared: the codec's hash and tokens" in both
+    assert "not recorded of" not in document([data_row(**new), made_again(**new), *rows])
 
 
 def test_the_proof_of_causality_of_both_must_hold():

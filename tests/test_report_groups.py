@@ -55,6 +55,20 @@ def test_the_choice_is_known_by_its_rate_scaled_to_the_size():
     assert (found.tried, found.chosen) == ("2 (at 0.5m on piano)", "lowest rate")
 
 
+def test_another_ones_sweep_is_told_once_and_referred_to():
+    tunes = [tune_row("a", rate, 0.3, nll) for rate, nll in ((2e-3, 4.2), (4e-3, 4.4))]
+    reading = [row | {"data": "reading", "data_fingerprint": "f" * 16} for row in ROWS[:3]]
+    larger = [row | {"size": "2m", "parameters": 2_000_000} for row in (*ROWS[:3], *reading)]
+    text = document([*ROWS[:3], *tunes, *reading, *larger])
+    parts = text[text.index("### synthetic, piano") :].split("### synthetic, reading")
+    own, other = (cells(part, "| 0.5m | a | title of a |")[6:9] for part in parts[:2])
+    assert own == ["2", "lowest rate", "4.2000 to 4.4000"] and other == ["as on piano", "", ""]
+    own, other = (cells(part, "| 2m | a | title of a |")[6:9] for part in parts[:2])
+    assert own == ["as at 0.5m", "", ""] and other == ["as at 0.5m on piano", "", ""]
+    alone = document([*tunes, *reading])  # nothing of piano stands in a table
+    assert cells(alone, "| 0.5m | a | title of a |")[6:9] == ["2 (at 0.5m on piano)", "lowest rate", "4.2000 to 4.4000"]
+
+
 def test_rows_of_other_data_or_length_are_never_in_one_table():
     longer = copy.deepcopy(ROWS[0])
     longer["config"]["training"]["steps"] = 2000

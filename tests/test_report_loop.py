@@ -1,60 +1,140 @@
 """The closed loop's measures are told from held-out audio only beyond their errors."""
 
 import pytest
-from report_rows import ROWS, cells, document, loop_row
+from report_rows import ROWS, cells, document, lasting, loop_row
 
 from wgpt_jax.report.document import PASSAGES, make_document
+from wgpt_jax.report.loop_runs import loops_of
+
+COLUMNS = (
+    "divergence of",
+    "rise of",
+    "Fréchet distance of frames",
+    "Fréchet distance of means",
+    "token as",
+    "token in",
+)
 
 
-def test_distances_of_a_closed_loop_are_above_their_floor_only_beyond_their_error():
+def scores(text: str, run: str) -> dict[str, str]:
+    """The cells of a run's line by the first words of their column."""
+    section = text[text.index("## 7.") : text.index("## 8.")]
+    heads, line = cells(section, "| run | mode |"), cells(section, f"| {run} |")
+    return {what: line[next(n for n, head in enumerate(heads) if head.startswith(what))] for what in COLUMNS}
+
+
+def of_seed(seed: int, excess: float = 0.5, **more) -> dict:
+    """A closed loop of arm d with some excess of divergence."""
+    row = loop_row() | {"run": f"RUNS/piano-d-0.5m-seed{seed}", "step": 1000}
+    row["drift"] = row["drift"] | {"overall": row["drift"]["overall"] | {"excess": excess}}
+    row["drift"]["divergence_bits"] = row["drift"]["divergence_bits"] | {"excess": [0.1 * seed, 0.2]}
+    return row | {"picture": {"file": f"loop-{seed}.png", "sha256": "0" * 64}} | more
+
+
+def test_distances_of_a_closed_loop_are_bold_only_beyond_their_error():
     text = document([*ROWS, loop_row()])
-    said = [
-        cells(text, f"| piano | piano-d | hybrid | 1 | 16 x 20 | {what}")[-1]
-        for what in ("div", "its", "Fréchet distance of m")
-    ]
-    assert said == ["above the floor", "cannot be told from the floor with these samples", "below the floor"]
+    said = scores(text, "piano-d")
+    assert said["divergence of"] == "**+0.500 +- 0.100**"
+    assert said["rise of"] == "+0.150 +- 0.100"
+    assert said["Fréchet distance of means"] == "**-0.5 +- 0.1**"
+    levels = scores(text, "held-out audio")
+    assert levels["divergence of"] == "1.000 +- 0.100" and levels["token in"] == "0.200 +- 0.010"
+    assert "**piano, 1 codebook out, 16 samples of 20 s, 20 documents:**" in text
 
 
 def test_few_samples_or_documents_want_more_of_an_excess_than_a_normal_would():
     row = loop_row()
     row["drift"]["rise"] = row["drift"]["rise"] | {"excess": 0.205}  # 2.05 errors: Student asks 2.13 of 16, 1.97 of 200
-    for samples, documents, said in (
-        (16, 200, "cannot be told"),
-        (200, 16, "cannot be told"),
-        (200, 200, "above the floor"),
-    ):
+    for samples, documents, bold in ((16, 200, False), (200, 16, False), (200, 200, True)):
         text = document([*ROWS, row | {"num_samples": samples, "documents": documents}])
-        start = f"| piano | piano-d | hybrid | 1 | {samples} x 20 | its"
-        assert cells(text, start)[-1].startswith(said)
+        assert scores(text, "piano-d")["rise of"].startswith("**") == bold
 
 
-def test_repetition_has_a_verdict_by_its_errors():
+def test_repetition_is_told_apart_by_its_errors():
     row = loop_row()  # 0.1 +- 0.01 against 0.2 +- 0.01
     row["repetition"] = row["repetition"] | {"looped": row["repetition"]["looped"] | {"held_out": 0.129}}
     text = document([*ROWS, row])  # 0.029 is 2.05 errors of the difference, Student asks 2.13 of 16 samples
-    start = "| piano | piano-d | hybrid | 1 | 16 x 20 | token"
-    repeated, looped = (cells(text, f"{start} {what}") for what in ("as", "in"))
-    assert repeated[-2:] == ["-0.1000 +- 0.0141", "below held-out audio"]
-    assert looped[-2:] == ["-0.0290 +- 0.0141", "cannot be told from held-out audio with these samples"]
+    assert scores(text, "piano-d")["token as"] == "**-0.100 +- 0.014**"
+    assert scores(text, "piano-d")["token in"] == "-0.029 +- 0.014"
     short = text[text.index("## In short") : text.index("## 1.")]
-    assert "2 of 6 measures of 1 runs cannot be told from held-out audio" in short
-    assert "token as the one before below" in short and "token in a loop" not in short
+    assert "2 of 6 measures of 1 run cannot be told from held-out audio" in short
+    assert "token as the one before below in 1 run" in short and "token in a loop" not in short
+    two = document([*ROWS, row, row | {"run": "runs/piano-c"}])
+    assert "4 of 12 measures of 2 runs cannot" in two and "token as the one before below in 2 runs" in two
+
+
+def test_runs_of_other_data_or_length_have_a_table_of_their_own():
+    others = loop_row() | {"data": "reading"}, loop_row() | {"seconds": 10.0}, loop_row() | {"codebooks": 4}
+    text = document([*ROWS, loop_row(), *others])
+    assert text.count("| held-out audio |  |") == 4 and "**piano, 4 codebooks out, 16 samples of 20 s" in text
 
 
 def test_a_closed_loop_is_called_by_the_run_that_it_was_measured_on():
     loop = loop_row() | {"run": "RUNS/piano-d-0.5m-seed1", "step": 1000}
-    assert "| piano | d, 0.5m, seed 1 (synthetic) | hybrid |" in document([*ROWS, loop])
-    assert "| piano | piano-d-0.5m-seed1 | hybrid |" in document([*ROWS, loop | {"step": 500}])  # of another length
+    assert "| d, 0.5m, seed 1 (synthetic) | hybrid |" in document([*ROWS, loop])
+    assert "| piano-d-0.5m-seed1 | hybrid |" in document([*ROWS, loop | {"step": 500}])  # of another length
     again = document([*ROWS, loop, loop | {"run": "OTHER/piano-d-0.5m-seed1"}])
     assert "seed 1 (synthetic), RUNS/piano-d" in again and "seed 1 (synthetic), OTHER/piano-d" in again
+
+
+@pytest.mark.parametrize("step", [1000, 500])  # of a run that rows know, and of none
+def test_no_two_closed_loops_have_one_name_in_a_figure(step):
+    loops = [of_seed(1, run=f"{folder}/piano-d-0.5m-seed1", step=step) for folder in ("RUNS", "OTHER")]
+    names = [loop.short for loop in loops_of([*ROWS, *loops])]
+    assert len(set(names)) == 2 and all(folder in name for folder, name in zip(("RUNS", "OTHER"), names, strict=True))
+    made = make_document([*ROWS, *loops], {name: "" for name in PASSAGES})
+    drift = next(figure for figure in made.figures if figure.name == "drift-piano")
+    assert len({series.label for series in drift.panels[0].series}) == 2
+
+
+def test_a_short_name_has_its_experiment_only_where_another_one_s_is_the_same():
+    wider = [lasting(row, 2000) | {"experiment": "other"} for row in ROWS]
+    rows = [*ROWS, *wider, of_seed(1), of_seed(1, step=2000), of_seed(2)]
+    assert [loop.short for loop in loops_of(rows)] == [
+        "d, 0.5m, seed 1 (synthetic)",
+        "d, 0.5m, seed 1 (other)",
+        "d, 0.5m, seed 2",
+    ]
 
 
 def test_a_closed_loop_says_how_its_tokens_were_drawn_unless_from_the_model_s_own_distribution():
     loop = loop_row() | {"run": "RUNS/piano-d-0.5m-seed1", "step": 1000}
     cut = loop | {"sampling": loop["sampling"] | {"top_p": 0.95}}
     text = document([*ROWS, loop, cut])
-    assert "| piano | d, 0.5m, seed 1 (synthetic) |" in text
-    assert "| piano | d, 0.5m, seed 1, top_p 0.95 (synthetic) |" in text
+    assert "| d, 0.5m, seed 1 (synthetic) |" in text
+    assert "| d, 0.5m, seed 1, top_p 0.95 (synthetic) |" in text
+    assert "mean of" not in text
+
+
+def test_several_seeds_of_an_arm_have_their_mean_and_deviation_and_one_line_in_the_figure():
+    loops = [of_seed(seed, excess) for seed, excess in ((0, 0.2), (2, 0.5), (1, 0.8))]
+    cut = of_seed(0) | {"sampling": loops[0]["sampling"] | {"top_p": 0.95}}
+    other = of_seed(0, run="RUNS/piano-c-0.5m-seed0")
+    text = document([*ROWS, loops[0], other, *loops[1:], cut])
+    mean = scores(text, "d, 0.5m (synthetic), mean of 3 seeds +- their deviation")
+    assert mean["divergence of"] == "+0.500 +- 0.300" and mean["token in"] == "-0.100 +- 0.000"
+    assert text.count("mean of ") == 1 and "Some arms were measured with 3 seeds" in text
+    assert "One seed of each arm" in document([*ROWS, loops[0], other, cut])
+    made = make_document([*ROWS, *loops, cut], {name: "" for name in PASSAGES})
+    lines = next(figure for figure in made.figures if figure.name == "drift-piano").panels[0].series
+    assert [line.label for line in lines] == [
+        "d, 0.5m (synthetic), 3 seeds, hybrid",
+        "d, 0.5m, seed 0, top_p 0.95, hybrid",
+    ]
+    assert lines[0].y == pytest.approx((0.1, 0.2)) and lines[0].half == pytest.approx((0.1, 0.0))
+
+
+def test_the_first_run_of_an_arm_has_its_spectrograms_shown_and_the_others_linked():
+    bare = {key: value for key, value in of_seed(2).items() if key != "picture"}
+    cut = of_seed(0, picture={"file": "loop-cut.png", "sha256": "0" * 64}, sampling=loop_row()["sampling"])
+    cut["sampling"] = cut["sampling"] | {"top_p": 0.95}
+    text = document([*ROWS, bare, of_seed(0), of_seed(1), cut])
+    assert (
+        text.count("![Held-out and generated spectrograms") == 1 and "mode, and its drift](results/loop-0.png)" in text
+    )
+    links = "[d, 0.5m, seed 1](results/loop-1.png) and [d, 0.5m, seed 0, top_p 0.95](results/loop-cut.png)"
+    assert f"The same of {links}." in text
+    assert "No spectrogram of piano, d, 0.5m, seed 2 (synthetic): " in text
 
 
 def test_drift_has_a_panel_for_each_number_of_codebooks_and_error_bars_apart():

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from wgpt_jax.report.groups import Group
-from wgpt_jax.report.numbers import listed
+from wgpt_jax.report.numbers import counted, listed
 from wgpt_jax.report.rows import Row, of_kind
 from wgpt_jax.report.same_data import fingerprint_of
 
@@ -30,14 +30,14 @@ def lines_of(runs: Sequence[Row]) -> list[str]:
     count = sum(bool(row["causality"]) for row in runs)
     told = [f'"{line}" ({", ".join(names)})' for line, names in arms.items()]
     said = f": {'; '.join(told)}" if told else ""
-    return [f"`tools/verify_causality.py --run`, of {count} of {len(runs)} runs{said}.", ""]
+    return [f"`tools/verify_causality.py --run`, of {count} of {counted(len(runs), 'run')}{said}.", ""]
 
 
 def nothing_sees_the_future(rows: Sequence[Row], groups: Sequence[Group]) -> list[str]:
     """The promise, what was found and whether it holds: of every preparation of the data, and of every arm."""
     bad = [line for group in groups for line in (*_data(rows, group), *_arms(group))]
     runs = [row for group in groups for row in group.rows if row["stage"] == "final" and not row["leaks"]]
-    count = f"{sum(bool(row['causality']) for row in runs)} of {len(runs)} runs checked"
+    count = f"{sum(bool(row['causality']) for row in runs)} of {counted(len(runs), 'run')} checked"
     said = "proved of every data set, and of at least one run of every arm that does not leak on purpose"
     if bad:
         said = "; ".join(dict.fromkeys(bad))

@@ -3,13 +3,12 @@
 from collections.abc import Mapping, Sequence
 
 from wgpt_jax.evaluation import meaning
-from wgpt_jax.report.claims import Answer, later_seeds
+from wgpt_jax.report.claims import Answer, seeds_beyond
 from wgpt_jax.report.groups import Group
 from wgpt_jax.report.numbers import in_brief, listed
 from wgpt_jax.report.rows import Row
 from wgpt_jax.report.sweeps import swept
-
-_SEEDS = (("training", "seed"), ("data", "shuffle_seed"))
+from wgpt_jax.report.verdicts import in_pairs
 
 
 def caveats(answer: Answer) -> list[str]:
@@ -17,14 +16,14 @@ def caveats(answer: Answer) -> list[str]:
     ours, theirs = answer.runs()
     arms = {answer.claim.arm: ours, answer.claim.base: theirs}
     told = [knowledge(arms), *tuning(answer.group, dict.fromkeys(arms, answer.size))]
-    if one_order(answer.group):
-        told.append("seeds of the initialisation alone")
+    told += _orders(dict(zip(arms, in_pairs(ours, theirs), strict=True)))
     frames = [runs[0]["frames"] for runs in arms.values()]
     if frames[0] != frames[1]:
         told.append(f"{answer.claim.arm} saw {frames[0] / frames[1]:g} of the frames of {answer.claim.base}")
-    seeds, alone = later_seeds(answer.group, ours, theirs)
+    seeds, alone = seeds_beyond(answer.group, ours, theirs)
     if alone is not None:
-        told.append(f"seeds {listed([str(seed) for seed in seeds])} added later, alone {in_brief(alone)}")
+        which = f"seed{'s' * (len(seeds) > 1)} {listed([str(seed) for seed in seeds])}"
+        told.append(f"{which} {answer.group.beyond()}, alone {in_brief(alone)}")
     return told
 
 
@@ -38,7 +37,7 @@ def knowledge(arms: Mapping[str, Sequence[Row]]) -> str:
 
 
 def tuning(group: Group, sizes: Mapping[str, str]) -> list[str]:
-    """What was not tuned to its end: without a sweep, by one on other data or at another size, best on a sweep's edge.
+    """What was not tuned to its end: without a sweep, by one on other data or at another size, best on an edge.
 
     Args:
         group: of the runs.
@@ -54,8 +53,8 @@ def tuning(group: Group, sizes: Mapping[str, str]) -> list[str]:
     for arm, place in places.items():
         if place and place[1] != sizes[arm]:
             told.append(f"rate of {arm} scaled from {place[1]}, not tuned at {sizes[arm]}")
-    if edges := [f"{arm} ({sweep.chosen})" for arm, sweep in sweeps.items() if sweep.chosen]:
-        told.append(f"best on the sweep's edge: {listed(edges)}")
+    if edges := [arm for arm, sweep in sweeps.items() if sweep.chosen]:
+        told.append(f"edge: {listed(edges)}")
     return told
 
 
@@ -66,8 +65,25 @@ def side_information(rows: Sequence[Row]) -> bool:
     return not said.startswith("a likelihood")
 
 
-def one_order(group: Group) -> bool:
-    """Whether a group's seeds are of the initialisation alone, over one order of the data."""
-    finals = [row for row in group.rows if row["stage"] == "final"]
-    seeds, orders = ({row["config"][part][key] for row in finals} for part, key in _SEEDS)
-    return len(seeds) > 1 and len(orders) == 1
+def one_order(runs: Sequence[Row]) -> bool:
+    """Whether the seeds of an arm's runs are of the initialisation alone, over one order of the data."""
+    return len(runs) > 1 and len(set(_order_of(runs).values())) == 1
+
+
+def _orders(arms: Mapping[str, Sequence[Row]]) -> list[str]:
+    """What is to be said of the orders of the data that the runs of a pair have, over the seeds that both arms have."""
+    told = []
+    if alone := [arm for arm, runs in arms.items() if one_order(runs)]:
+        whose = "" if len(alone) == len(arms) else f": {listed(alone)}"
+        told.append(f"seeds of the initialisation alone{whose}")
+    if some := [
+        arm for arm, runs in arms.items() if arm not in alone and len(set(_order_of(runs).values())) < len(runs)
+    ]:
+        told.append(f"some seeds in one order of the data: {listed(some)}")
+    ours, theirs = (_order_of(runs) for runs in arms.values())
+    return [*told, "different orders of the data"] if ours != theirs else told
+
+
+def _order_of(runs: Sequence[Row]) -> dict[int, int]:
+    """The order of the data by seed."""
+    return {row["seed"]: row["config"]["data"]["shuffle_seed"] for row in runs}

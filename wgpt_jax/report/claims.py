@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from wgpt_jax.ablation.analysis import Estimate
 from wgpt_jax.report.groups import Group
 from wgpt_jax.report.rows import Row
-from wgpt_jax.report.verdicts import difference, in_pairs, verdict
+from wgpt_jax.report.verdicts import difference, in_pairs, named, verdict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,8 +79,7 @@ def answers(groups: Sequence[Group]) -> list[Answer]:
                 ours, theirs = group.final(claim.arm, size), group.final(claim.base, size)
                 if ours and theirs:
                     estimate = difference(ours, theirs, group.belongs)
-                    said = verdict(estimate, ours[0]["leaks"])
-                    said = f"{claim.arm} {said}" if said.startswith(("wins", "loses")) else said
+                    said = named(claim.arm, verdict(estimate, ours[0]["leaks"]))
                     found.append(Answer(claim, group, size, estimate, said))
     return found
 
@@ -91,12 +90,16 @@ def unanswered(found: Sequence[Answer]) -> list[Claim]:
     return [claim for claim in CLAIMS if claim not in asked]
 
 
-def later_seeds(group: Group, ours: Sequence[Row], theirs: Sequence[Row]) -> tuple[list[int], Estimate | None]:
-    """The seeds of a pair that its grid had not planned, and what they say alone; none, and None, if there are none.
+def seeds_beyond(group: Group, ours: Sequence[Row], theirs: Sequence[Row]) -> tuple[list[int], Estimate | None]:
+    """The seeds of a pair beyond those of its grid's file, and what they say alone; none, and None, if there are none.
 
-    That more seeds were run may have been decided upon what the first ones said. Of the later ones nothing was known.
+    That more seeds were run may have been decided upon what the first ones said. Of these nothing was known. Where all
+    are beyond them, none are.
     """
     ours, theirs = in_pairs(ours, theirs)
-    seeds = [row["seed"] for row in ours if row["seed"] not in group.planned_seeds()]
+    usual = group.usual_seeds()
+    seeds = [row["seed"] for row in ours if row["seed"] not in usual]
+    if len(seeds) == len(ours):
+        return [], None
     ours, theirs = ([row for row in rows if row["seed"] in seeds] for rows in (ours, theirs))
     return seeds, difference(ours, theirs, group.belongs)

@@ -58,26 +58,27 @@ def collect(args: CollectArgs) -> None:
     named |= dict(_pair(text, "--name DIR=NAME") for text in args.name)
     if args.out.exists() and not any(path.resolve() == args.out.resolve() for path in args.rows):
         raise RequestError(f"{args.out} is there and not among the rows: name it too to keep them, or delete it")
+    read = [(path, raw) for path in args.rows for raw in whole_rows(path)]
+    taken = {raw["picture"]["file"]: raw["picture"]["sha256"] for _, raw in read if raw.get("picture")}
     rows: list[Row] = []
     pictures: dict[str, bytes] = {}
-    for path in args.rows:
-        for raw in whole_rows(path):
-            row, picture = portable(raw, named), path.parent / _PICTURE
-            if row["kind"] == "closed_loop" and "picture" not in row and picture.is_file():
-                if os.path.isabs(raw["run"]):
-                    print(f"{picture} is left out: its title names {raw['run']}; measure the run by a relative path")
-                else:
-                    how = "".join(f"-{part}" for part in drawn(row).replace(" ", "").split(",") if part)
-                    file = f"loop-{row['data']}-{Path(row['run']).name}-{row['mode']}{how}.png"
-                    pictures[file] = smaller(picture)
-                    row["picture"] = {"file": file, "sha256": hashlib.sha256(pictures[file]).hexdigest()}
-            if found := next(machine_paths(row), None):
-                raise RequestError(
-                    f"{path}: a row of kind {row['kind']} names the folder {found[1]} in its {found[0]}; say what "
-                    f"stands for it: --name {found[1]}=NAME"
-                )
-            if row not in rows:
-                rows.append(row)
+    for path, raw in read:
+        row, picture = portable(raw, named), path.parent / _PICTURE
+        if row["kind"] == "closed_loop" and "picture" not in row and picture.is_file():
+            if os.path.isabs(raw["run"]):
+                print(f"{picture} is left out: its title names {raw['run']}; measure the run by a relative path")
+            else:
+                png = smaller(picture)
+                file, digest = _name(row, hashlib.sha256(png).hexdigest(), taken)
+                row["picture"] = {"file": file, "sha256": digest}
+                pictures[file], taken[file] = png, digest
+        if found := next(machine_paths(row), None):
+            raise RequestError(
+                f"{path}: a row of kind {row['kind']} names the folder {found[1]} in its {found[0]}; say what "
+                f"stands for it: --name {found[1]}=NAME"
+            )
+        if row not in rows:
+            rows.append(row)
     known = {(row["data"], row["data_fingerprint"]) for row in of_kind(rows, "data")}
     for name, folder in data.items():
         if (name, training_data_fingerprint(load_index(folder))) not in known:
@@ -99,10 +100,10 @@ def smaller(picture: Path) -> bytes:
     out = io.BytesIO()
     try:
         with Image.open(picture) as image:
-            drawn = image.convert("RGB")
-            drawn.thumbnail((_WIDTH, 10 * _WIDTH))
+            small = image.convert("RGB")
+            small.thumbnail((_WIDTH, 10 * _WIDTH))
             # The method that keeps rare colours: those of the lines beside the spectrograms.
-            few = drawn.quantize(_COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+            few = small.quantize(_COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
             few.save(out, "PNG", optimize=True)
     except OSError as error:
         raise RequestError(f"cannot read {picture}: {error}") from error
@@ -134,6 +135,26 @@ def portable(row: Mapping[str, Any], named: Mapping[str, str]) -> Row:
     out = changed(dict(row))
     before = set(row.get("renamed", ()))
     return out | {"renamed": sorted(before | used)} if before | used else out
+
+
+def _name(row: Row, digest: str, taken: Mapping[str, str]) -> tuple[str, str]:
+    """The file for a closed loop's picture, and its digest: with the work folder's where another has the plain name.
+
+    Args:
+        row: of the closed loop.
+        digest: of the picture.
+        taken: digests of pictures by their files.
+
+    Raises:
+        RequestError: if another picture has either name.
+    """
+    run = Path(row["run"])
+    how = "".join(f"-{part}" for part in drawn(row).replace(" ", "").split(",") if part)
+    for folder in (run.name, f"{run.parent.name}-{run.name}"):
+        file = f"loop-{row['data']}-{folder}-{row['mode']}{how}.png"
+        if taken.get(file, digest) == digest:
+            return file, digest
+    raise RequestError(f"there is another picture of {row['run']}, {file}; delete its row if it is no longer wanted")
 
 
 def _pair(text: str, form: str) -> tuple[str, str]:

@@ -79,9 +79,9 @@ def _make(rows: Sequence[Row], prose: Mapping[str, str]) -> Document:
     loop_lines, loop_figures = closed_loop(rows, origins)
     parts = (
         ("## In short", "brief", in_short(rows, found, tens)),
+        ("### What this grid can and cannot show", "limits", []),
         ("## 1. What holds and what does not", "", what_holds(rows, groups, found, tens)),
         ("### Why we think so", "why", []),
-        ("### What this grid can and cannot show", "limits", []),
         ("## 2. Baselines", "baselines", baselines(rows, groups, origins)),
         ("## 3. The ladder of inputs", "ladder", ladder(groups, origins, data)),
         ("## 4. Several codebooks out", "contest", contest(groups, origins, data)),

@@ -16,7 +16,8 @@ from wgpt_jax.report.rows import Row, of_kind
 SAME_SIZE = 0.03
 """Largest relative difference in parameters between models that count as of one size."""
 _CONFIGS = Path(wgpt_jax.__file__).parents[1] / "configs"
-_ARMS = INPUTS | CONTEST
+ARMS = INPUTS | CONTEST
+"""The registry."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Group:
     def arms(self, size: str | None = None) -> list[str]:
         """Names of the arms that have final runs, in the registry's order."""
         found = dict.fromkeys(row["arm"] for row in final_runs(self.rows) if size in (None, row["size"]))
-        known = [name for name in _ARMS if name in found]
+        known = [name for name in ARMS if name in found]
         return known + [name for name in found if name not in known]
 
     def final(self, arm: str, size: str) -> list[Row]:
@@ -77,10 +78,14 @@ class Group:
         origins = {arm.split("-")[0] for arm in self.arms() if "-" in arm}
         return self.bases() + [arm for arm in self.arms() if arm in origins and arm not in self.bases()]
 
-    def planned_seeds(self) -> list[int]:
-        """The seeds that the grid's file has; the first few of the runs' where there is no such file."""
+    def usual_seeds(self) -> list[int]:
+        """The seeds that the grid's file has today; the first few of the runs' where there is no such file."""
         grid = grid_of(self.experiment)
         return list(grid.seeds) if grid else sorted({row["seed"] for row in final_runs(self.rows)})[:ENOUGH]
+
+    def beyond(self) -> str:
+        """What other seeds than the usual ones are called."""
+        return "beyond the file's seeds" if grid_of(self.experiment) else f"beyond the first {ENOUGH}"
 
     def missing(self) -> str:
         """What the grid's file has and these rows do not, in a line; empty if there is nothing.
@@ -168,7 +173,7 @@ def _name(key: tuple, alike: Sequence[tuple]) -> str:
 
 def _key(row: Row) -> tuple:
     config = row["config"]
-    divisor = _ARMS[row["arm"]].batch_divisor if row["arm"] in _ARMS else 1
+    divisor = ARMS[row["arm"]].batch_divisor if row["arm"] in ARMS else 1
     batch = config["training"]["batch"] * divisor
     codebooks = config["model"]["output_codebooks"]
     length = config["training"]["steps"], batch, config["data"]["context"]

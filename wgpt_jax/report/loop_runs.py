@@ -10,20 +10,40 @@ from wgpt_jax.closed_loop.request import SamplingConfig
 from wgpt_jax.report.rows import Row, of_kind
 
 
-def labels(loops: Sequence[Row], rows: Sequence[Row]) -> list[str]:
-    """What each closed loop is called: arm, size, seed, experiment and how tokens were drawn; the run's folder where no
-    row says them.
+@dataclasses.dataclass(frozen=True)
+class Loop:
+    """A closed loop and what it is called."""
 
-    Args:
-        loops: rows of kind ``closed_loop``.
-        rows: all rows, among them those of the runs.
+    row: Row
+    short: str
+    """Arm, size, seed and how tokens were drawn; the run's folder where no row says them."""
+    label: str
+    """The same with the experiment."""
+    arm: str
+    """What it has in common with the other seeds of its arm: its label without the seed."""
+    plain: str
+    """The same without how tokens were drawn."""
+    seed: int | None
+    """None where no row says it."""
+
+
+def loops_of(rows: Sequence[Row]) -> list[Loop]:
+    """The closed loops among all rows, in their order.
+
+    No two of one data set and mode are called alike: those that would be have the experiment in their short names, or
+    else the run's folder.
     """
-    names = [_label(loop, rows) for loop in loops]
-    count = Counter((loop["data"], loop["mode"], name) for loop, name in zip(loops, names, strict=True))
-    return [
-        name if count[loop["data"], loop["mode"], name] == 1 else f"{name}, {loop['run']}"
-        for loop, name in zip(loops, names, strict=True)
-    ]
+    loops = [_loop(row, rows) for row in of_kind(rows, "closed_loop")]
+    whole = [f"{loop.label}, {loop.row['run']}" for loop in loops]
+    kinds = [(loop.row["data"], loop.row["mode"]) for loop in loops]
+    labels = [loop.label for loop in loops]
+    named = zip(
+        loops,
+        _distinct(kinds, [loop.short for loop in loops], labels, whole),
+        _distinct(kinds, labels, whole),
+        strict=True,
+    )
+    return [dataclasses.replace(loop, short=short, label=label) for loop, short, label in named]
 
 
 def behind(loop: Row, rows: Sequence[Row]) -> list[Row]:
@@ -52,10 +72,23 @@ def _folder(row: Row) -> str:
     return Run(row["data"], row["arm"], row["size"], "final", row["seed"], steps, None, None).name
 
 
-def _label(loop: Row, rows: Sequence[Row]) -> str:
-    found, how = behind(loop, rows), f", {drawn(loop)}" if drawn(loop) else ""
+def _loop(row: Row, rows: Sequence[Row]) -> Loop:
+    """A closed loop, called as it is where there is no other one."""
+    found, how = behind(row, rows), f", {drawn(row)}" if drawn(row) else ""
     if not found:
-        return f"{Path(loop['run']).name}{how}"
-    experiments = sorted({row["experiment"] for row in found})
-    run = found[0]
-    return f"{run['arm']}, {run['size']}, seed {run['seed']}{how} ({' or '.join(experiments)})"
+        name = f"{Path(row['run']).name}{how}"
+        return Loop(row, name, name, f"{row['run']}{how}", row["run"], None)
+    where = f" ({' or '.join(sorted({run['experiment'] for run in found}))})"
+    arm, seed = f"{found[0]['arm']}, {found[0]['size']}", found[0]["seed"]
+    short = f"{arm}, seed {seed}{how}"
+    return Loop(row, short, f"{short}{where}", f"{arm}{how}{where}", f"{arm}{where}", seed)
+
+
+def _distinct(kinds: Sequence[tuple], *names: Sequence[str]) -> list[str]:
+    """Of several names for each thing the first that no other thing of its kind has; the last if there is none."""
+    counts = [Counter(zip(kinds, each, strict=True)) for each in names]
+    found = []
+    for kind, *own in zip(kinds, *names, strict=True):
+        free = (name for name, count in zip(own, counts, strict=True) if count[kind, name] == 1)
+        found.append(next(free, own[-1]))
+    return found

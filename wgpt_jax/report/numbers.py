@@ -35,6 +35,11 @@ def in_brief(estimate: Estimate) -> str:
     return f"{signed(estimate)} ({interval(estimate)})" if estimate.low is not None else signed(estimate)
 
 
+def counted(number: int, what: str) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """A Markdown table."""
     cells = [[cell.replace("|", "\\|") for cell in row] for row in (heads, *rows)]

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from wgpt_jax.ablation.analysis import Estimate
-from wgpt_jax.report.claims import CLAIMS, later_seeds
+from wgpt_jax.report.claims import CLAIMS, seeds_beyond
 from wgpt_jax.report.groups import Group
 from wgpt_jax.report.numbers import in_brief, interval, listed, signed, table
 from wgpt_jax.report.rows import Row
-from wgpt_jax.report.verdicts import difference, in_pairs, verdict
+from wgpt_jax.report.verdicts import difference, in_pairs, named, verdict
 
 SETTLED = 16
 """Frame of a window from which on what came before it matters little: the mel of a codec's decode knows of it."""
@@ -41,21 +41,20 @@ def compared(group: Group) -> list[str]:
             ours, theirs = in_pairs(group.final(arm, size), group.final(base, size))
             estimate = difference(ours, theirs, group.belongs)
             leaks = any(group.final(each, size)[0]["leaks"] for each in (arm, base))
-            said = verdict(estimate, leaks)
-            said = f"{arm} {said}" if said.startswith(("wins", "loses")) else said
+            said = named(arm, verdict(estimate, leaks))
             numbers = ["", ""] if estimate is None else [signed(estimate), interval(estimate)]
             row = [size, f"{arm} - {base}", str(len(ours)), *numbers, said]
             if several:
                 coarse = difference(ours, theirs, group.belongs, total=False)
                 row += ["", ""] if coarse is None else [_bits(estimate, ours[0]), in_brief(coarse)]
-            seeds, alone = later_seeds(group, ours, theirs)
+            seeds, alone = seeds_beyond(group, ours, theirs)
             more = more or alone is not None
             later = f"{in_brief(alone)} (seeds {listed([str(seed) for seed in seeds])})" if alone else ""
             cells.append([*row, _settled(ours, theirs), later])
     if not cells:
         return []
     if more:
-        return [*table([*heads, "seeds added later, alone"], cells), ""]
+        return [*table([*heads, f"seeds {group.beyond()}, alone"], cells), ""]
     return [*table(heads, [row[:-1] for row in cells]), ""]
 
 

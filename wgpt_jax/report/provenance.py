@@ -36,14 +36,21 @@ class Provenance:
         return ["", f"Rows made by {listed(names)} of the table of commands.", ""]
 
     def lines(self) -> list[str]:
-        """The table of origins."""
+        """The table of origins, and the versions that its letters stand for."""
         heads = ("", "rows", "machine", "commit", "versions", "command")
-        rows = []
+        rows, letters = [], {}
         for number, row in self._rows.items():
             versions = ", ".join(f"{name} {value}" for name, value in (row.get("versions") or {}).items())
-            told = [row.get("machine"), row.get("commit"), versions, row.get("command") and f"`{row['command']}`"]
+            mark = versions and letters.setdefault(versions, _letter(len(letters)))
+            told = [row.get("machine"), row.get("commit"), mark, row.get("command") and f"`{row['command']}`"]
             rows.append([str(number), str(self._counts[number]), *(cell or UNKNOWN for cell in told)])
-        return table(heads, rows)
+        notes = [f"Versions {letter}: {versions}." for versions, letter in letters.items()]
+        return [*table(heads, rows), *(part for note in notes for part in ("", note))]
+
+
+def _letter(number: int) -> str:
+    """A to Z, then A1 and so on."""
+    return chr(ord("A") + number % 26) + (str(number // 26) if number >= 26 else "")
 
 
 def _origin(row: Row) -> str:

@@ -60,31 +60,37 @@ def _arms(groups: Sequence[Group], origins: Provenance, data: Sequence[str], exp
         return [f"Not there; it is made by {how_to_run(experiment, data)}.", ""]
     lines = ["What the NLL of each arm is:", "", *means_of(groups), ""]
     for group in groups:
-        lines += [f"### {group.title}", "", *_made(group), "", *_scored(group), *compared(group)]
+        lines += [f"### {group.title}", "", *_made(group, groups), "", *_scored(group), *compared(group)]
         lines += origins.made_by([row for row in group.rows if row["data"] == group.data])
     return lines
 
 
-def _made(group: Group) -> list[str]:
+def _made(group: Group, groups: Sequence[Group]) -> list[str]:
     """How each arm was made: parameters, what its sweep chose, what it was trained on."""
     heads = ["size", "arm", "input", "parameters", "learning rate", "embedding std", "points tried", "best on the edge"]
     heads += ["validation NLL of the sweep", "frames", "decoder steps", "minutes"]
     cells = []
     for size in group.sizes:
         for arm in group.arms(size):
-            runs, sweep = group.final(arm, size), swept(group, arm, size)
+            runs = group.final(arm, size)
             minutes = [row["train_seconds"] / 60 for row in runs if row["train_seconds"] is not None]
             row = [size, arm, runs[0]["title"]]
             row += [_values(runs, key, form) for key, form in _CHOSEN.items()]
-            row += [
-                sweep.tried,
-                sweep.chosen,
-                sweep.spread,
-                _values(runs, "frames", ","),
-                f"{decoder_steps(runs[0]):,}",
-            ]
+            row += _sweep(group, groups, arm, size)
+            row += [_values(runs, "frames", ","), f"{decoder_steps(runs[0]):,}"]
             cells.append([*row, f"{statistics.fmean(minutes):.1f}" if minutes else ""])
     return table(heads, cells)
+
+
+def _sweep(group: Group, groups: Sequence[Group], arm: str, size: str) -> list[str]:
+    """What an arm's sweep tried, on which edge its choice lies and its spread; where another line tells it, which."""
+    sweep = swept(group, arm, size)
+    data, where = sweep.place or (group.data, size)
+    told = [f"at {where}"] * (where != size) + [f"on {data}"] * (data != group.data)
+    shown = [each for each in groups if each.experiment == group.experiment and each.data == data]
+    if told and sweep.spread in [swept(each, arm, where).spread for each in shown if each.final(arm, where)]:
+        return [f"as {' '.join(told)}", "", ""]
+    return [sweep.tried, sweep.chosen, sweep.spread]
 
 
 def _scored(group: Group) -> list[str]:

@@ -1,149 +1,181 @@
 """Section 7: what the arms that generate make of sound when they listen to themselves."""
 
-import dataclasses
-import math
-from collections.abc import Sequence
-from typing import Any
+import statistics
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
-from scipy.special import stdtrit
 
 from wgpt_jax.figure import Figure, Panel, Series
-from wgpt_jax.report.loop_runs import labels
-from wgpt_jax.report.numbers import listed, table
+from wgpt_jax.report.loop_measures import Measure, measures, with_error
+from wgpt_jax.report.loop_runs import Loop, loops_of
+from wgpt_jax.report.numbers import counted, listed, table
 from wgpt_jax.report.provenance import Provenance
-from wgpt_jax.report.rows import Row, of_kind
+from wgpt_jax.report.rows import Row
 
 COMMAND = "`python tools/closed_loop_quality.py RUN --data DATA --out FOLDER`"
-_NOT_TOLD = "cannot be told from {} with these samples"
-_HEADS = ("data", "run", "mode", "codebooks", "samples x s", "measure", "generated")
+_HOW = (
+    "How much more than held-out audio of equal length each run scored, with the standard error. The first line of a "
+    "table has the levels of held-out audio: its distance from other held-out audio (the floor), and the fraction of "
+    "its tokens that repeats. **Bold**: told from held-out audio, above it or below. The rest cannot be told from it "
+    "with these samples."
+)
 _APART = 0.012
-"""Part of the time axis by which the error bars of two runs stand apart."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Measure:
-    """What a closed loop scored on one scale."""
-
-    name: str
-    generated: str
-    real: str
-    """Held-out audio against other held-out audio (the floor), or its own."""
-    excess: str
-    """Generated minus real."""
-    side: int
-    """1 above, -1 below, 0 if the error is too large to say."""
-    says: str
+"""Part of the time axis by which the error bars of two arms stand apart."""
 
 
 def closed_loop(rows: Sequence[Row], origins: Provenance) -> tuple[list[str], list[Figure]]:
     """Tables of drift, repetition and Frechet distance with their floors; drift with time; spectrograms."""
-    found = of_kind(rows, "closed_loop")
-    if not found:
+    loops = loops_of(rows)
+    if not loops:
         return [f"Not there; it is made by {COMMAND}.", ""], []
-    named = dict(enumerate(labels(found, rows)))
-    lines = ["Against held-out audio of equal length, and held-out audio against itself (the floor):", ""]
-    cells = [[*_named(row, named[n]), *_cells(measure)] for n, row in enumerate(found) for measure in distances(row)]
-    lines += [*table((*_HEADS, "floor", "excess", "says"), cells), "", "Repetition of coarse tokens, a fraction:", ""]
-    cells = [[*_named(row, named[n]), *_cells(measure)] for n, row in enumerate(found) for measure in repetitions(row)]
-    lines += [*table((*_HEADS, "held out", "excess", "says"), cells), *origins.made_by(found)]
-    figures = []
-    for data in dict.fromkeys(row["data"] for row in found):
-        figures.append(_drift([(row, named[n]) for n, row in enumerate(found) if row["data"] == data], data))
+    lines, figures = [_seeds_said(loops), "", _HOW, ""], []
+    for alike in _together(loops, _conditions):
+        lines += [f"**{_conditions(alike[0])}:**", "", *_table(alike), ""]
+    lines += origins.made_by([loop.row for loop in loops])
+    for data in dict.fromkeys(loop.row["data"] for loop in loops):
+        figures.append(_drift([loop for loop in loops if loop.row["data"] == data], data))
         lines += [f"![{figures[-1].caption}](results/{figures[-1].file})", ""]
-    for n, row in enumerate(found):
-        if picture := row.get("picture"):
-            said = f"Held-out and generated spectrograms, {row['data']}, {named[n]}, {row['mode']} mode, and its drift"
-            lines += [f"![{said}](results/{picture['file']})", ""]
-        else:
-            lines += [f"No spectrogram of {row['data']}, {named[n]}: its closed_loop.png was not beside its row.", ""]
+    for alike in _together(loops, lambda loop: (loop.row["data"], loop.row["mode"], loop.plain)):
+        lines += _pictures(alike)
     return lines, figures
 
 
 def in_a_line(rows: Sequence[Row]) -> str | None:
     """How many measures of all closed loops are told from held-out audio, and which; None if there is no loop."""
-    found = of_kind(rows, "closed_loop")
-    if not found:
+    loops = loops_of(rows)
+    if not loops:
         return None
-    measured = [[*distances(row), *repetitions(row)] for row in found]
-    told = []
-    for row, label, measures in zip(found, labels(found, rows), measured, strict=True):
-        apart = [f"{measure.name} {'above' if measure.side > 0 else 'below'}" for measure in measures if measure.side]
-        if apart:
-            told.append(f"{row['data']}, {_short(label)}: {listed(apart)}")
-    said = f"those that are told apart: {'; '.join(told)}" if told else "none is told apart"
-    sides = [measure.side for measures in measured for measure in measures]
+    found = [measure for loop in loops for measure in measures(loop.row)]
+    apart = Counter(measure.told for measure in found if measure.side)
+    said = "none is told apart"
+    if apart:
+        told = [f"{what} in {counted(count, 'run')}" for what, count in apart.items()]
+        said = f"told apart are {listed(told)} (section 7)"
+    count = f"{len(found) - apart.total()} of {counted(len(found), 'measure')} of {counted(len(loops), 'run')}"
+    meant = "which is not to say that they are as good"
+    return f"{count} cannot be told from held-out audio with these samples, {meant}; {said}"
+
+
+def _together(loops: Sequence[Loop], key: Callable[[Loop], Hashable]) -> list[list[Loop]]:
+    """Those that have a key in common together, in the order of the first of each."""
+    found: dict[Hashable, list[Loop]] = {}
+    for loop in loops:
+        found.setdefault(key(loop), []).append(loop)
+    return list(found.values())
+
+
+def _conditions(loop: Loop) -> str:
+    """What the runs of a table share: the data, codebooks, how much was generated and beside how much."""
+    row = loop.row
+    prompt = f" behind {row['prompt_seconds']:g} s of a document" if row["prompts"] else ""
+    samples = f"{counted(row['num_samples'], 'sample')} of {row['seconds']:g} s{prompt}"
+    return f"{row['data']}, {counted(row['codebooks'], 'codebook')} out, {samples}, {row['documents']} documents"
+
+
+def _arms(loops: Sequence[Loop]) -> list[list[Loop]]:
+    """The seeds of each arm together."""
+    return _together(loops, lambda loop: (loop.row["mode"], loop.arm))
+
+
+def _several(loops: Sequence[Loop]) -> bool:
+    """Whether closed loops of one arm are of several seeds, each once."""
+    seeds = {loop.seed for loop in loops}
+    return len(loops) > 1 and None not in seeds and len(seeds) == len(loops)
+
+
+def _table(loops: Sequence[Loop]) -> list[str]:
+    """A line per run, and per arm of several seeds one of their mean and standard deviation."""
+    scored = [measures(loop.row) for loop in loops]
+    columns = list(zip(*scored, strict=True))
+    levels = [" or ".join(dict.fromkeys(measure.real for measure in column)) for column in columns]
+    cells = [["held-out audio", "", *levels]]
+    for arm in _arms(loops):
+        each = [measures(loop.row) for loop in arm]
+        cells += [[loop.label, loop.row["mode"], *map(str, scores)] for loop, scores in zip(arm, each, strict=True)]
+        if _several(arm):
+            spread = [_over_seeds(column) for column in zip(*each, strict=True)]
+            cells.append([f"{arm[0].arm}, mean of {len(arm)} seeds +- their deviation", arm[0].row["mode"], *spread])
+    return table(("run", "mode", *(column[0].name for column in columns)), cells)
+
+
+def _over_seeds(found: Sequence[Measure]) -> str:
+    """Mean over seeds and their standard deviation."""
+    values = [measure.excess for measure in found]
+    return with_error(statistics.fmean(values), statistics.stdev(values), found[0].digits)
+
+
+def _seeds_said(loops: Sequence[Loop]) -> str:
+    """How many seeds there are of an arm, and what follows."""
+    several = [len(arm) for alike in _together(loops, _conditions) for arm in _arms(alike) if _several(arm)]
+    if not several:
+        return "One seed of each arm was measured, so nothing is said between arms."
+    most = f"{min(several)} to {max(several)}" if min(several) < max(several) else str(max(several))
     return (
-        f"{sides.count(0)} of {len(sides)} measures of {len(found)} runs cannot be told from held-out audio with these "
-        f"samples, which is not to say that they are as good; {said}"
+        f"Some arms were measured with {most} seeds; below them stand the mean over seeds and the standard deviation "
+        "of single ones. A single run's error is of other samples and documents, not of other seeds. Nothing is said "
+        "between arms."
     )
 
 
-def distances(row: Row) -> list[Measure]:
-    """How far generated sound is from held-out sound, beside how far that is from itself."""
-    drift, frechet = row["drift"], row["frechet"]
-    measures = (
-        ("divergence of coarse tokens (bits)", drift["overall"]),
-        ("its rise, first to last window (bits)", drift["rise"]),
-        ("Fréchet distance of frames", frechet["frames"]),
-        (f"Fréchet distance of means of {frechet['patch_frames']} frames", frechet["patches"]),
-    )
-    return [_measure(row, name, each, "floor", each["excess"], each["excess_stderr"]) for name, each in measures]
+def _pictures(loops: Sequence[Loop]) -> list[str]:
+    """The spectrograms of an arm: those of its first run that has some, and links to the others."""
+    shown, lines = [loop for loop in loops if loop.row.get("picture")], []
+    for loop in loops:
+        if loop not in shown:
+            lines += [
+                f"No spectrogram of {loop.row['data']}, {loop.label}: its closed_loop.png was not beside its row.",
+                "",
+            ]
+    if not shown:
+        return lines
+    first, *others = shown
+    said = f"Held-out and generated spectrograms, {first.row['data']}, {first.label}, {first.row['mode']} mode"
+    lines += [f"![{said}, and its drift](results/{first.row['picture']['file']})", ""]
+    if others:
+        links = [f"[{loop.short}](results/{loop.row['picture']['file']})" for loop in others]
+        lines += [f"The same of {listed(links)}.", ""]
+    return lines
 
 
-def repetitions(row: Row) -> list[Measure]:
-    """How much of the tokens repeats; samples and documents are drawn apart, so their errors add in squares."""
-    found = []
-    for key, name in (("repeated", "token as the one before"), ("looped", "token in a loop")):
-        each = row["repetition"][key]
-        error = math.hypot(each["generated_stderr"], each["held_out_stderr"])
-        found.append(_measure(row, name, each, "held_out", each["generated"] - each["held_out"], error))
-    return found
-
-
-def _measure(row: Row, name: str, each: dict[str, Any], real: str, excess: float, error: float) -> Measure:
-    """By whether an excess is more errors than Student's distribution allows."""
-    sure = float(stdtrit(min(row["num_samples"], row["documents"]) - 1, 0.975))
-    side = 0 if abs(excess) <= sure * error else 1 if excess > 0 else -1
-    what = "the floor" if real == "floor" else "held-out audio"
-    says = {0: _NOT_TOLD.format(what), 1: f"above {what}", -1: f"below {what}"}[side]
-    numbers = (_with_error(each[column], each[f"{column}_stderr"]) for column in ("generated", real))
-    return Measure(name, *numbers, _with_error(excess, error), side, says)
-
-
-def _named(row: Row, label: str) -> list[str]:
-    prompt = f" behind {row['prompt_seconds']:g} s" if row["prompts"] else ""
-    samples = f"{row['num_samples']} x {row['seconds']:g}{prompt}"
-    return [row["data"], label, row["mode"], str(row["codebooks"]), samples]
-
-
-def _short(label: str) -> str:
-    """A run's label without its experiment."""
-    return label.split(" (")[0]
-
-
-def _cells(measure: Measure) -> list[str]:
-    return [measure.name, measure.generated, measure.real, measure.excess, measure.says]
-
-
-def _with_error(value: float, stderr: float) -> str:
-    return f"{value:.4f} +- {stderr:.4f}"
-
-
-def _drift(found: Sequence[tuple[Row, str]], data: str) -> Figure:
+def _drift(loops: Sequence[Loop], data: str) -> Figure:
     """Divergence above the floor with time, a panel for each number of codebooks."""
     panels = []
-    for codebooks in sorted({row["codebooks"] for row, _ in found}):
-        runs = [(row, label) for row, label in found if row["codebooks"] == codebooks]
+    for codebooks in sorted({loop.row["codebooks"] for loop in loops}):
+        arms = _lines([loop for loop in loops if loop.row["codebooks"] == codebooks])
         series = []
-        for number, (row, label) in enumerate(runs):
-            bits, windows = row["drift"]["divergence_bits"], row["drift"]["windows"]
-            shift = _APART * windows[-1][1] * (number - (len(runs) - 1) / 2)
+        for number, arm in enumerate(arms):
+            windows = arm[0].row["drift"]["windows"]
+            shift = _APART * windows[-1][1] * (number - (len(arms) - 1) / 2)
             x = tuple(float(np.mean(window)) + shift for window in windows)
-            short = f"{_short(label)}, {row['mode']}"
-            series.append(Series(short, x, tuple(bits["excess"]), tuple(bits["excess_stderr"]), colour=number))
-        title = f"{data}: drift, {codebooks} codebook{'s' * (codebooks > 1)} out"
+            series.append(Series(_called(arm), x, *_bits(arm), colour=number))
+        title = f"{data}: drift, {counted(codebooks, 'codebook')} out"
         panels.append(Panel(title, "seconds", "divergence above the floor (bits)", tuple(series)))
     told = listed([panel.title.removeprefix(f"{data}: drift, ") for panel in panels])
     caption = f"Divergence of generated coarse tokens from held-out ones above the floor, with time, {data}, {told}"
+    if any(_several(arm) for arm in _lines(loops)):
+        caption += "; of several seeds the mean, with their standard deviation"
     return Figure(f"drift-{data}", caption, tuple(panels))
+
+
+def _lines(loops: Sequence[Loop]) -> list[list[Loop]]:
+    """What a line of a figure is of: an arm where it has several seeds, else a run."""
+    arms = _together(loops, lambda loop: (_conditions(loop), loop.row["mode"], loop.arm))
+    return [part for arm in arms for part in ([arm] if _several(arm) else [[loop] for loop in arm])]
+
+
+def _called(arm: Sequence[Loop]) -> str:
+    """What a legend calls a line."""
+    mode = arm[0].row["mode"]
+    if len(arm) == 1:
+        return f"{arm[0].short}, {mode}"
+    return f"{arm[0].arm}, {len(arm)} seeds, {mode}"
+
+
+def _bits(arm: Sequence[Loop]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Excess by window and half its error bar: of one run its error, of several seeds their standard deviation."""
+    bits = [loop.row["drift"]["divergence_bits"] for loop in arm]
+    if len(arm) == 1:
+        return tuple(bits[0]["excess"]), tuple(bits[0]["excess_stderr"])
+    excess = np.array([each["excess"] for each in bits])
+    return tuple(excess.mean(axis=0).tolist()), tuple(excess.std(axis=0, ddof=1).tolist())

@@ -5,13 +5,15 @@ from collections.abc import Sequence
 from wgpt_jax.report.caveats import one_order
 from wgpt_jax.report.groups import Group, length
 from wgpt_jax.report.missing import missing
-from wgpt_jax.report.numbers import listed, table
+from wgpt_jax.report.numbers import counted, listed, table
 from wgpt_jax.report.provenance import UNKNOWN, Provenance
 from wgpt_jax.report.renamed import renamed
 from wgpt_jax.report.rows import Row, of_kind
 from wgpt_jax.report.same_data import Match
 
 _SPLITS = ("train", "validation", "test")
+_POINT = ("data", "data_fingerprint", "arm", "size", "learning_rate", "embedding_std", "steps", "seed")
+"""What makes a run of a sweep another one."""
 
 
 def what_was_run(
@@ -109,8 +111,12 @@ def _grids(groups: Sequence[Group]) -> list[str]:
 
 
 def _one_order(groups: Sequence[Group]) -> list[str]:
-    """The groups whose seeds are of the initialisation alone."""
-    lines = [f"- {group.experiment}, {group.name}" for group in groups if one_order(group)]
+    """The arms whose seeds are of the initialisation alone."""
+    lines = []
+    for group in groups:
+        arms = [arm for arm in group.arms() if any(one_order(group.final(arm, size)) for size in group.sizes)]
+        if arms:
+            lines.append(f"- {group.experiment}, {group.name}: {listed(arms)}")
     if not lines:
         return []
     return ["Seeds that differ in the initialisation alone, over one order of the data:", "", *lines, ""]
@@ -130,10 +136,12 @@ def _code(groups: Sequence[Group]) -> list[str]:
 
 
 def _tuning(tunes: Sequence[Row]) -> str:
+    """How many points were tried; one that was tried on two preparations of the same data counts once."""
     if not tunes:
         return "none"
     steps = listed(sorted({str(row["steps"]) for row in tunes}))
-    return f"{len(tunes)} runs of {steps} steps, on {listed(sorted({row['data'] for row in tunes}))}"
+    points = {tuple(row[key] for key in _POINT) for row in tunes}
+    return f"{counted(len(points), 'run')} of {steps} steps, on {listed(sorted({row['data'] for row in tunes}))}"
 
 
 def _failures(rows: Sequence[Row]) -> list[str]:

@@ -6,11 +6,11 @@ from wgpt_jax.ablation.analysis import Multiplier, final_runs, multiplier
 from wgpt_jax.figure import Figure
 from wgpt_jax.report.curves import parameters_figure
 from wgpt_jax.report.groups import SAME_SIZE, Group
-from wgpt_jax.report.numbers import interval, percent, signed, table
+from wgpt_jax.report.numbers import NONE, interval, percent, signed, table
 from wgpt_jax.report.provenance import Provenance
 from wgpt_jax.report.rows import Row
 from wgpt_jax.report.sections_arms import how_to_run
-from wgpt_jax.report.verdicts import difference, verdict
+from wgpt_jax.report.verdicts import difference, named, verdict
 
 
 def sizes(groups: Sequence[Group], origins: Provenance, data: Sequence[str]) -> tuple[list[str], list[Figure]]:
@@ -75,7 +75,7 @@ def largest(group: Group, arm: str) -> list[Row]:
 def _multipliers(group: Group) -> list[list[str]]:
     cells = []
     for arm, size, base, worth in multipliers(group):
-        said = [_worth(worth, leaks(group, arm)), worth.curve]
+        said = [_worth(worth, leaks(group, arm)), worth.curve if worth.value is not None else NONE]
         against = _against_largest(group, arm, size, largest(group, base))
         cells.append([group.experiment, group.name, arm, size, base, *said, *against])
     return cells
@@ -87,7 +87,7 @@ def _against_largest(group: Group, arm: str, size: str, theirs: Sequence[Row]) -
     estimate = difference(ours, theirs, group.belongs)
     numbers = ["", ""] if estimate is None else [signed(estimate), interval(estimate)]
     times = f"{theirs[0]['parameters'] / ours[0]['parameters']:.2f}"
-    return [theirs[0]["size"], times, *numbers, verdict(estimate, leaks(group, arm))]
+    return [theirs[0]["size"], times, *numbers, named(arm, verdict(estimate, leaks(group, arm)))]
 
 
 def _worth(worth: Multiplier, leaking: bool) -> str:

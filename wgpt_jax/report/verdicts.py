@@ -3,10 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from wgpt_jax.ablation.analysis import ENOUGH, Estimate, count_seeds, paired_difference
-from wgpt_jax.ablation.arms import CONTEST, INPUTS
 from wgpt_jax.report.rows import Row
-
-_ORDER = [*INPUTS, *CONTEST]
 
 
 def in_pairs(ours: Sequence[Row], theirs: Sequence[Row]) -> tuple[list[Row], list[Row]]:
@@ -20,7 +17,7 @@ def difference(
 ) -> Estimate | None:
     """NLL of ours minus theirs, paired; None where they have no seed in common.
 
-    A pair has one interval, whichever way round it is asked for: that of the later arm of the registry minus the other.
+    A pair has one interval, whichever way round it is asked for: the other's with the signs and the ends exchanged.
 
     Args:
         ours, theirs: final runs of two arms, or of one at two sizes.
@@ -32,10 +29,6 @@ def difference(
     """
     if not in_pairs(ours, theirs)[0]:
         return None
-    if _place(ours[0]) < _place(theirs[0]):
-        turned = paired_difference(theirs, ours, total=total, groups=belongs)
-        low, high = (None, None) if turned.low is None else (-turned.high, -turned.low)
-        return Estimate(-turned.value, low, high, turned.seeds, turned.groups)
     return paired_difference(ours, theirs, total=total, groups=belongs)
 
 
@@ -59,7 +52,6 @@ def verdict(estimate: Estimate | None, leaks: bool = False) -> str:
     return f"a leak, no result ({said})" if leaks else said
 
 
-def _place(row: Row) -> tuple[int, str, int]:
-    """Of an arm in the registry, those that it lacks by name behind it, and of a size."""
-    arm = row["arm"]
-    return (_ORDER.index(arm) if arm in _ORDER else len(_ORDER), arm, row["parameters"])
+def named(arm: str, said: str) -> str:
+    """A verdict with the arm that wins or loses: ``c wins``."""
+    return f"{arm} {said}" if said.startswith(("wins", "loses")) else said
