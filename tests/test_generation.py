@@ -18,6 +18,7 @@ from audio_samples import sound, write_audio
 from flax import nnx
 from synthetic import tiny_config
 
+from wgpt_jax import generation
 from wgpt_jax.audio.codec_file import CodecDecoder, load_codec_decoder, save_codec_decoder
 from wgpt_jax.audio.mel import log_mel
 from wgpt_jax.cli import main as wgpt
@@ -32,7 +33,7 @@ from wgpt_jax.data.shards import open_split
 from wgpt_jax.data.windows import cut_window, stack_windows
 from wgpt_jax.errors import RequestError
 from wgpt_jax.evaluation import load_network
-from wgpt_jax.generation import generate
+from wgpt_jax.generation import generate, stuck_since
 from wgpt_jax.model.decoder import Decoder
 from wgpt_jax.parallel.mesh import make_mesh
 from wgpt_jax.prepare.codec import load_codec
@@ -363,6 +364,33 @@ def test_the_command_writes_wav_and_png_and_says_how_fast(runs, tmp_path, capsys
         assert Path(file).with_suffix(".png").stat().st_size > 5000
     assert wgpt(["generate", str(runs["tokens"]), "--seconds", "0.3", "--out", str(tmp_path / "z.wav")]) == 0
     assert "real-time factor" in capsys.readouterr().out
+
+
+def test_a_sample_that_ends_in_one_token_is_told(runs, tmp_path, capsys, monkeypatch):
+    varied = np.arange(200) % 7  # ends in 3
+    assert stuck_since(varied) is None and stuck_since(np.append(varied, np.full(149, 5))) is None
+    assert stuck_since(np.append(varied, np.full(150, 5))) == 200 and stuck_since(np.full(150, 5)) == 0
+
+    def write_stuck(*args, **kwargs):
+        tokens, *rest = write(*args, **kwargs)
+        tokens = tokens.copy()
+        tokens[1, 75:] = 5  # the second sample's last three seconds
+        return tokens, *rest
+
+    write = generation._write
+    monkeypatch.setattr(generation, "_write", write_stuck)
+    flags = ["generate", str(runs["tokens"]), "--seconds", "4", "--num-samples", "2", "--json"]
+    flags += ["--out", str(tmp_path / "y.wav")]
+    for more, hint in ((["--top-p", "0.9"], "draw from the whole distribution"), ([], None)):
+        assert wgpt([*flags, *more]) == 0
+        said = capsys.readouterr()
+        [warning] = json.loads(said.out)["warnings"]
+        assert "y-2.wav is one and the same coarse token from 1.00 s to its end" in warning
+        assert (
+            f"warning: {warning}" in said.err
+            and (hint or "its end") in warning
+            and (hint is not None) == (";" in warning)
+        )
 
 
 def test_ctrl_c_leaves_a_file_that_plays_and_says_how_long_it_is(runs, tmp_path):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from wgpt_jax.audio.clock import Clock
 from wgpt_jax.audio.mel import log_mel
 from wgpt_jax.audio.wav import WavWriter
 from wgpt_jax.closed_loop.generator import Chunk, Generator, Prompt, check_codec_streams
@@ -25,6 +26,7 @@ from wgpt_jax.plots import plot_generated
 from wgpt_jax.runs import RunInfo, read_run
 
 _LONGEST = 86_400  # seconds; a WAV file ends after 4 GiB, a day at 24 kHz
+_STUCK = 150  # frames, two seconds: no sound that goes on is one token for so long
 
 
 def generate(
@@ -107,6 +109,9 @@ def generate_files(args: GenerateArgs, step: int | str) -> dict[str, Any]:
         print(f"warning: {warning}", file=sys.stderr)
     generator.compile(args.num_samples)
     tokens, mel, spent = _write(request, generator, paths, progress=not args.json)
+    warnings = [*generator.warnings, *_stuck(paths, tokens, info.clock, args.sampling)]
+    for warning in warnings[len(generator.warnings) :]:
+        print(f"warning: {warning}", file=sys.stderr)
     seconds = info.clock.seconds(request.frames)
     summary = {
         "files": [str(path) for path in paths],
@@ -123,7 +128,7 @@ def generate_files(args: GenerateArgs, step: int | str) -> dict[str, Any]:
         "compile_seconds": generator.compile_seconds,
         "frames_per_second": request.frames / spent,
         "real_time_factor": seconds / spent,
-        "warnings": generator.warnings,
+        "warnings": warnings,
     }
     origin = f"{args.run}, step {generator.step}" + _averaged(args.weights)
     for row, path in enumerate(paths):
@@ -156,6 +161,25 @@ def format_summary(summary: dict[str, Any]) -> str:
             f"{several}); compiling took {summary['compile_seconds']:.1f} s besides",
         ]
     )
+
+
+def stuck_since(coarse: np.ndarray) -> int | None:
+    """The frame from which on all coarse tokens int [n] are one and the same; None if that is not for two seconds."""
+    (changes,) = np.nonzero(coarse[1:] != coarse[:-1])
+    first = int(changes[-1]) + 1 if len(changes) else 0
+    return first if len(coarse) - first >= _STUCK else None
+
+
+def _stuck(paths: list[Path], tokens: np.ndarray, clock: Clock, sampling: SamplingConfig) -> list[str]:
+    """A warning of each sample int16 [B, n, K] that ends in one token: of silence, as a rule (docs/LOG.md)."""
+    cut = sampling.temperature < 1 or sampling.top_p < 1 or sampling.top_k > 0 or sampling.min_p > 0
+    why = "; what is cut off cannot end it: draw from the whole distribution (temperature 1, no --top-p)" if cut else ""
+    since = {path: stuck_since(row) for path, row in zip(paths, tokens[..., 0], strict=True)}
+    return [
+        f"{path} is one and the same coarse token from {clock.seconds(frame):.2f} s to its end{why}"
+        for path, frame in since.items()
+        if frame is not None
+    ]
 
 
 def _averaged(weights: Weights) -> str:
