@@ -151,7 +151,7 @@ def _name(row: Row, digest: str, taken: Mapping[str, str]) -> tuple[str, str]:
     run = Path(row["run"])
     how = "".join(f"-{part}" for part in drawn(row).replace(" ", "").split(",") if part)
     for folder in (run.name, f"{run.parent.name}-{run.name}"):
-        file = f"loop-{row['data']}-{folder}-{row['mode']}{how}.png"
+        file = f"loop-{Path(row['data']).name}-{folder}-{row['mode']}{how}.png"
         if taken.get(file, digest) == digest:
             return file, digest
     raise RequestError(f"there is another picture of {row['run']}, {file}; delete its row if it is no longer wanted")
