@@ -71,10 +71,19 @@ def test_runs_of_other_data_or_length_have_a_table_of_their_own():
 
 def test_a_closed_loop_is_called_by_the_run_that_it_was_measured_on():
     loop = loop_row() | {"run": "RUNS/piano-d-0.5m-seed1", "step": 1000}
-    assert "| d, 0.5m, seed 1 (synthetic) | hybrid |" in document([*ROWS, loop])
+    assert "| d, 0.5m, seed 1 (synthetic, 1,000 steps) | hybrid |" in document([*ROWS, loop])
     assert "| piano-d-0.5m-seed1 | hybrid |" in document([*ROWS, loop | {"step": 500}])  # of another length
     again = document([*ROWS, loop, loop | {"run": "OTHER/piano-d-0.5m-seed1"}])
-    assert "seed 1 (synthetic), RUNS/piano-d" in again and "seed 1 (synthetic), OTHER/piano-d" in again
+    assert all(f"seed 1 (synthetic, 1,000 steps), {folder}/piano-d" in again for folder in ("RUNS", "OTHER"))
+
+
+def test_a_closed_loop_whose_path_names_an_experiment_is_of_that_one():
+    alike = [*ROWS, *(row | {"experiment": "other"} for row in ROWS)]
+    loop = loop_row() | {"run": "runs/piano-d-0.5m-seed1", "step": 1000}
+    assert "| d, 0.5m, seed 1 (other or synthetic, 1,000 steps) |" in document([*alike, loop])
+    assert "| d, 0.5m, seed 1 (other, 1,000 steps) |" in document(
+        [*alike, loop | {"run": "WORK/other/runs/piano-d-0.5m-seed1"}]
+    )
 
 
 @pytest.mark.parametrize("step", [1000, 500])  # of a run that rows know, and of none
@@ -91,8 +100,8 @@ def test_a_short_name_has_its_experiment_only_where_another_one_s_is_the_same():
     wider = [lasting(row, 2000) | {"experiment": "other"} for row in ROWS]
     rows = [*ROWS, *wider, of_seed(1), of_seed(1, step=2000), of_seed(2)]
     assert [loop.short for loop in loops_of(rows)] == [
-        "d, 0.5m, seed 1 (synthetic)",
-        "d, 0.5m, seed 1 (other)",
+        "d, 0.5m, seed 1 (synthetic, 1,000 steps)",
+        "d, 0.5m, seed 1 (other, 2,000 steps)",
         "d, 0.5m, seed 2",
     ]
 
@@ -101,8 +110,8 @@ def test_a_closed_loop_says_how_its_tokens_were_drawn_unless_from_the_model_s_ow
     loop = loop_row() | {"run": "RUNS/piano-d-0.5m-seed1", "step": 1000}
     cut = loop | {"sampling": loop["sampling"] | {"top_p": 0.95}}
     text = document([*ROWS, loop, cut])
-    assert "| d, 0.5m, seed 1 (synthetic) |" in text
-    assert "| d, 0.5m, seed 1, top_p 0.95 (synthetic) |" in text
+    assert "| d, 0.5m, seed 1 (synthetic, 1,000 steps) |" in text
+    assert "| d, 0.5m, seed 1, top_p 0.95 (synthetic, 1,000 steps) |" in text
     assert "mean of" not in text
 
 
@@ -111,14 +120,14 @@ def test_several_seeds_of_an_arm_have_their_mean_and_deviation_and_one_line_in_t
     cut = of_seed(0) | {"sampling": loops[0]["sampling"] | {"top_p": 0.95}}
     other = of_seed(0, run="RUNS/piano-c-0.5m-seed0")
     text = document([*ROWS, loops[0], other, *loops[1:], cut])
-    mean = scores(text, "d, 0.5m (synthetic), mean of 3 seeds +- their deviation")
+    mean = scores(text, "d, 0.5m (synthetic, 1,000 steps), mean of 3 seeds +- their deviation")
     assert mean["divergence of"] == "+0.500 +- 0.300" and mean["token in"] == "-0.100 +- 0.000"
     assert text.count("mean of ") == 1 and "Some arms were measured with 3 seeds" in text
     assert "One seed of each arm" in document([*ROWS, loops[0], other, cut])
     made = make_document([*ROWS, *loops, cut], {name: "" for name in PASSAGES})
     lines = next(figure for figure in made.figures if figure.name == "drift-piano").panels[0].series
     assert [line.label for line in lines] == [
-        "d, 0.5m (synthetic), 3 seeds, hybrid",
+        "d, 0.5m (synthetic, 1,000 steps), 3 seeds, hybrid",
         "d, 0.5m, seed 0, top_p 0.95, hybrid",
     ]
     assert lines[0].y == pytest.approx((0.1, 0.2)) and lines[0].half == pytest.approx((0.1, 0.0))
@@ -134,7 +143,7 @@ def test_the_first_run_of_an_arm_has_its_spectrograms_shown_and_the_others_linke
     )
     links = "[d, 0.5m, seed 1](results/loop-1.png) and [d, 0.5m, seed 0, top_p 0.95](results/loop-cut.png)"
     assert f"The same of {links}." in text
-    assert "No spectrogram of piano, d, 0.5m, seed 2 (synthetic): " in text
+    assert "No spectrogram of piano, d, 0.5m, seed 2 (synthetic, 1,000 steps): " in text
 
 
 def test_drift_has_a_panel_for_each_number_of_codebooks_and_error_bars_apart():

@@ -18,7 +18,7 @@ class Loop:
     short: str
     """Arm, size, seed and how tokens were drawn; the run's folder where no row says them."""
     label: str
-    """The same with the experiment."""
+    """The same with the experiment and its steps."""
     arm: str
     """What it has in common with the other seeds of its arm: its label without the seed."""
     plain: str
@@ -47,9 +47,12 @@ def loops_of(rows: Sequence[Row]) -> list[Loop]:
 
 
 def behind(loop: Row, rows: Sequence[Row]) -> list[Row]:
-    """The final runs that a closed loop may have been measured on: of its folder's name, length and codebooks."""
-    folder = Path(loop["run"]).name
-    return [
+    """The final runs that a closed loop may have been measured on: of its folder's name, length and codebooks.
+
+    Where its path has the name of an experiment in it, those of that one alone.
+    """
+    *above, folder = Path(loop["run"]).parts
+    found = [
         row
         for row in of_kind(rows, "run")
         if row["stage"] == "final"
@@ -58,6 +61,7 @@ def behind(loop: Row, rows: Sequence[Row]) -> list[Row]:
         and loop.get("step") in (None, row["config"]["training"]["steps"])
         and row["config"]["model"]["output_codebooks"] == loop["codebooks"]
     ]
+    return [row for row in found if row["experiment"] in above] or found
 
 
 def drawn(loop: Row) -> str:
@@ -78,7 +82,8 @@ def _loop(row: Row, rows: Sequence[Row]) -> Loop:
     if not found:
         name = f"{Path(row['run']).name}{how}"
         return Loop(row, name, name, f"{row['run']}{how}", row["run"], None)
-    where = f" ({' or '.join(sorted({run['experiment'] for run in found}))})"
+    experiments = " or ".join(sorted({run["experiment"] for run in found}))
+    where = f" ({experiments}, {found[0]['config']['training']['steps']:,} steps)"
     arm, seed = f"{found[0]['arm']}, {found[0]['size']}", found[0]["seed"]
     short = f"{arm}, seed {seed}{how}"
     return Loop(row, short, f"{short}{where}", f"{arm}{how}{where}", f"{arm}{where}", seed)
