@@ -1,11 +1,13 @@
 """The closed loop's measures are told from held-out audio only beyond their errors."""
 
 import pytest
+import scipy.stats
 from report_rows import ROWS, cells, document, lasting, loop_row
 
 from wgpt_jax.report.document import PASSAGES, make_document
 from wgpt_jax.report.loop_runs import loops_of
 
+NAMED = "d - a, 0.5m (synthetic, 1,000 steps), 3 seeds: difference (95 % interval)"
 COLUMNS = (
     "divergence of",
     "rise of",
@@ -131,6 +133,32 @@ def test_several_seeds_of_an_arm_have_their_mean_and_deviation_and_one_line_in_t
         "d, 0.5m, seed 0, top_p 0.95, hybrid",
     ]
     assert lines[0].y == pytest.approx((0.1, 0.2)) and lines[0].half == pytest.approx((0.1, 0.0))
+
+
+def of_tokens(seed: int, excess: float, **more) -> dict:
+    """A closed loop of arm a."""
+    return of_seed(seed, excess, run=f"RUNS/piano-a-0.5m-seed{seed}", mode="tokens", **more)
+
+
+def test_a_hybrid_is_compared_with_tokens_over_the_seeds_of_both():
+    ours, theirs = (0.62, 0.50, 0.56, 0.9), (0.21, 0.15, 0.12)
+    loops = [of_seed(seed, excess) for seed, excess in enumerate(ours)]
+    plain = [of_tokens(seed, excess) for seed, excess in enumerate(theirs)]
+    said = scores(document([*ROWS, *loops, *plain]), NAMED)
+    expected = scipy.stats.ttest_rel(ours[:3], theirs).confidence_interval(0.95)  # the fourth seed has no partner
+    mean = sum(ours[:3]) / 3 - sum(theirs) / 3
+    assert said["divergence of"] == f"**{mean:+.3f} ({expected.low:+.3f} to {expected.high:+.3f})**"
+    assert said["token in"] == "+0.000 (+0.000 to +0.000)"
+    wide = [of_seed(seed, excess) for seed, excess in enumerate((0.9, 0.1, 0.2))]
+    assert not scores(document([*ROWS, *wide, *plain]), NAMED)["divergence of"].startswith("**")
+
+
+def test_closed_loops_are_compared_only_where_three_seeds_were_drawn_alike():
+    loops, plain = [of_seed(seed, 0.5) for seed in range(3)], [of_tokens(seed, 0.1) for seed in range(3)]
+    cut = loop_row()["sampling"] | {"top_p": 0.95}
+    assert "| a - d" not in document([*ROWS, *loops, *plain])
+    for theirs in (plain[:2], [row | {"sampling": cut} for row in plain], [row | {"step": 2000} for row in plain]):
+        assert "seeds: difference" not in document([*ROWS, *(lasting(row, 2000) for row in ROWS), *loops, *theirs])
 
 
 def test_the_first_run_of_an_arm_has_its_spectrograms_shown_and_the_others_linked():

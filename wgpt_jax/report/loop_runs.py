@@ -23,6 +23,10 @@ class Loop:
     """What it has in common with the other seeds of its arm: its label without the seed."""
     plain: str
     """The same without how tokens were drawn."""
+    letter: str
+    """The arm's name alone; empty where no row says it."""
+    how: str
+    """The rest of ``arm``: size, experiment, steps and how tokens were drawn."""
     seed: int | None
     """None where no row says it."""
 
@@ -81,12 +85,14 @@ def _loop(row: Row, rows: Sequence[Row]) -> Loop:
     found, how = behind(row, rows), f", {drawn(row)}" if drawn(row) else ""
     if not found:
         name = f"{Path(row['run']).name}{how}"
-        return Loop(row, name, name, f"{row['run']}{how}", row["run"], None)
+        return Loop(row, name, name, f"{row['run']}{how}", row["run"], "", how, None)
     experiments = " or ".join(sorted({run["experiment"] for run in found}))
     where = f" ({experiments}, {found[0]['config']['training']['steps']:,} steps)"
-    arm, seed = f"{found[0]['arm']}, {found[0]['size']}", found[0]["seed"]
+    letter, size, seed = (found[0][key] for key in ("arm", "size", "seed"))
+    arm = f"{letter}, {size}"
     short = f"{arm}, seed {seed}{how}"
-    return Loop(row, short, f"{short}{where}", f"{arm}{how}{where}", f"{arm}{where}", seed)
+    names = f"{short}{where}", f"{arm}{how}{where}", f"{arm}{where}"
+    return Loop(row, short, *names, letter, f"{size}{how}{where}", seed)
 
 
 def _distinct(kinds: Sequence[tuple], *names: Sequence[str]) -> list[str]:

@@ -1,13 +1,14 @@
 """Section 7: what the arms that generate make of sound when they listen to themselves."""
 
-import statistics
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
+from wgpt_jax.ablation.analysis import ENOUGH
 from wgpt_jax.figure import Figure, Panel, Series
-from wgpt_jax.report.loop_measures import Measure, measures, with_error
+from wgpt_jax.report.loop_arms import arms_of, between, over_seeds, several, together
+from wgpt_jax.report.loop_measures import measures
 from wgpt_jax.report.loop_runs import Loop, loops_of
 from wgpt_jax.report.numbers import counted, listed, table
 from wgpt_jax.report.provenance import Provenance
@@ -30,13 +31,13 @@ def closed_loop(rows: Sequence[Row], origins: Provenance) -> tuple[list[str], li
     if not loops:
         return [f"Not there; it is made by {COMMAND}.", ""], []
     lines, figures = [_seeds_said(loops), "", _HOW, ""], []
-    for alike in _together(loops, _conditions):
+    for alike in together(loops, _conditions):
         lines += [f"**{_conditions(alike[0])}:**", "", *_table(alike), ""]
     lines += origins.made_by([loop.row for loop in loops])
     for data in dict.fromkeys(loop.row["data"] for loop in loops):
         figures.append(_drift([loop for loop in loops if loop.row["data"] == data], data))
         lines += [f"![{figures[-1].caption}](results/{figures[-1].file})", ""]
-    for alike in _together(loops, lambda loop: (loop.row["data"], loop.row["mode"], loop.plain)):
+    for alike in together(loops, lambda loop: (loop.row["data"], loop.row["mode"], loop.plain)):
         lines += _pictures(alike)
     return lines, figures
 
@@ -57,14 +58,6 @@ def in_a_line(rows: Sequence[Row]) -> str | None:
     return f"{count} cannot be told from held-out audio with these samples, {meant}; {said}"
 
 
-def _together(loops: Sequence[Loop], key: Callable[[Loop], Hashable]) -> list[list[Loop]]:
-    """Those that have a key in common together, in the order of the first of each."""
-    found: dict[Hashable, list[Loop]] = {}
-    for loop in loops:
-        found.setdefault(key(loop), []).append(loop)
-    return list(found.values())
-
-
 def _conditions(loop: Loop) -> str:
     """What the runs of a table share: the data, codebooks, how much was generated and beside how much."""
     row = loop.row
@@ -73,48 +66,33 @@ def _conditions(loop: Loop) -> str:
     return f"{row['data']}, {counted(row['codebooks'], 'codebook')} out, {samples}, {row['documents']} documents"
 
 
-def _arms(loops: Sequence[Loop]) -> list[list[Loop]]:
-    """The seeds of each arm together."""
-    return _together(loops, lambda loop: (loop.row["mode"], loop.arm))
-
-
-def _several(loops: Sequence[Loop]) -> bool:
-    """Whether closed loops of one arm are of several seeds, each once."""
-    seeds = {loop.seed for loop in loops}
-    return len(loops) > 1 and None not in seeds and len(seeds) == len(loops)
-
-
 def _table(loops: Sequence[Loop]) -> list[str]:
-    """A line per run, and per arm of several seeds one of their mean and standard deviation."""
+    """A line per run, per arm of several seeds one of their mean and deviation, and one per two arms to compare."""
     scored = [measures(loop.row) for loop in loops]
     columns = list(zip(*scored, strict=True))
     levels = [" or ".join(dict.fromkeys(measure.real for measure in column)) for column in columns]
     cells = [["held-out audio", "", *levels]]
-    for arm in _arms(loops):
+    for arm in arms_of(loops):
         each = [measures(loop.row) for loop in arm]
         cells += [[loop.label, loop.row["mode"], *map(str, scores)] for loop, scores in zip(arm, each, strict=True)]
-        if _several(arm):
-            spread = [_over_seeds(column) for column in zip(*each, strict=True)]
+        if several(arm):
+            spread = [over_seeds(column) for column in zip(*each, strict=True)]
             cells.append([f"{arm[0].arm}, mean of {len(arm)} seeds +- their deviation", arm[0].row["mode"], *spread])
+    cells += [[found.name, "", *found.cells] for found in between(loops)]
     return table(("run", "mode", *(column[0].name for column in columns)), cells)
-
-
-def _over_seeds(found: Sequence[Measure]) -> str:
-    """Mean over seeds and their standard deviation."""
-    values = [measure.excess for measure in found]
-    return with_error(statistics.fmean(values), statistics.stdev(values), found[0].digits)
 
 
 def _seeds_said(loops: Sequence[Loop]) -> str:
     """How many seeds there are of an arm, and what follows."""
-    several = [len(arm) for alike in _together(loops, _conditions) for arm in _arms(alike) if _several(arm)]
-    if not several:
+    seeds = [len(arm) for alike in together(loops, _conditions) for arm in arms_of(alike) if several(arm)]
+    if not seeds:
         return "One seed of each arm was measured, so nothing is said between arms."
-    most = f"{min(several)} to {max(several)}" if min(several) < max(several) else str(max(several))
+    most = f"{min(seeds)} to {max(seeds)}" if min(seeds) < max(seeds) else str(max(seeds))
     return (
         f"Some arms were measured with {most} seeds; below them stand the mean over seeds and the standard deviation "
-        "of single ones. A single run's error is of other samples and documents, not of other seeds. Nothing is said "
-        "between arms."
+        "of single ones. A single run's error is of other samples and documents, not of other seeds. A hybrid minus a "
+        f"token-only arm is of {ENOUGH} seeds or more that both have, with Student's interval over them; **bold** "
+        "where that leaves zero out."
     )
 
 
@@ -153,15 +131,15 @@ def _drift(loops: Sequence[Loop], data: str) -> Figure:
         panels.append(Panel(title, "seconds", "divergence above the floor (bits)", tuple(series)))
     told = listed([panel.title.removeprefix(f"{data}: drift, ") for panel in panels])
     caption = f"Divergence of generated coarse tokens from held-out ones above the floor, with time, {data}, {told}"
-    if any(_several(arm) for arm in _lines(loops)):
+    if any(several(arm) for arm in _lines(loops)):
         caption += "; of several seeds the mean, with their standard deviation"
     return Figure(f"drift-{data}", caption, tuple(panels))
 
 
 def _lines(loops: Sequence[Loop]) -> list[list[Loop]]:
     """What a line of a figure is of: an arm where it has several seeds, else a run."""
-    arms = _together(loops, lambda loop: (_conditions(loop), loop.row["mode"], loop.arm))
-    return [part for arm in arms for part in ([arm] if _several(arm) else [[loop] for loop in arm])]
+    arms = together(loops, lambda loop: (_conditions(loop), loop.row["mode"], loop.arm))
+    return [part for arm in arms for part in ([arm] if several(arm) else [[loop] for loop in arm])]
 
 
 def _called(arm: Sequence[Loop]) -> str:
