@@ -16,7 +16,7 @@ ablation = Ablation(
         Size("0.1m", 100_000, width=32, depth=2, heads=2, mel_width=16),
         Size("0.2m", 200_000, width=48, depth=2, heads=2, mel_width=24, tuned_at="0.1m"),
     ),
-    sweep=Sweep(learning_rates=(4e-3, 8e-3), embedding_stds=(0.3,), steps=60),
+    sweep=Sweep(learning_rates=(4e-3, 8e-3), embedding_stds=(0.01,), steps=60),
     steps=60,
     batch=8,
     context=128,

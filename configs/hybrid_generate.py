@@ -19,7 +19,7 @@ from wgpt_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, Tr
 target = "v5e:2x2"
 config = Config(
     model=ModelConfig(
-        inputs="hybrid", width=256, depth=4, heads=4, hidden=1024, embedding_std=0.01, input_codebooks=8,
+        inputs="hybrid", width=256, depth=4, heads=4, hidden=1024, input_codebooks=8,
         token_kernel=16, token_width=96, mel_width=96, mel_depth=0, mel_kernel=1, fusion="add", mel_dropout_window=0.1,
         output_codebooks=8, depformer_width=128, depformer_depth=2, depformer_heads=2,
     ),
