@@ -74,7 +74,7 @@ class ModelConfig:
     """How the two normalised streams meet: concatenated and projected (the paper), or projected and added."""
     embedding_std: float = 0.01
     """Standard deviation of the token embedding at initialisation; tune it for every arm alike. Sweeps chose 0.03 or
-    less for every one (docs/LOG.md)."""
+    less for all but one (docs/LOG.md)."""
     mel_dropout: float = 0.0
     """Probability that the null mel replaces a slice during training."""
     mel_dropout_window: float = 0.0
