@@ -12,6 +12,11 @@ from tqdm import tqdm
 _REDRAW, _LINE_EVERY = 0.5, 60.0  # seconds
 
 
+def redraw_seconds() -> float:
+    """How often a bar on stderr is drawn: less in a log, where every drawing stays."""
+    return _REDRAW if sys.stderr.isatty() else _LINE_EVERY
+
+
 @contextlib.contextmanager
 def show_progress(total: float, seconds: Synchronized) -> Iterator[Callable[[int], None]]:
     """Shows hours of audio done, the speed in x realtime, the time left, and failures.

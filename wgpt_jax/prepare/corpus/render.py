@@ -13,6 +13,7 @@ from tqdm import tqdm
 from wgpt_jax.errors import WorkError
 from wgpt_jax.prepare.corpus.files import check_folder, run_jobs, write_flac, write_text
 from wgpt_jax.prepare.corpus.holdout import Document
+from wgpt_jax.prepare.progress import redraw_seconds
 
 MANIFEST = "manifest.jsonl"
 
@@ -40,7 +41,8 @@ def render_documents(
     missing = [document for document in documents if not (out / document.path).is_file()]
     total, left = (sum(document.seconds for document in some) / 3600 for some in (documents, missing))
     layout = "{l_bar}{bar}| {n:.2f}/{total:.2f} h [{elapsed}<{remaining}]"
-    with tqdm(total=total, initial=total - left, bar_format=layout, disable=not progress) as bar:
+    shown = {"bar_format": layout, "mininterval": redraw_seconds(), "disable": not progress}
+    with tqdm(total=total, initial=total - left, **shown) as bar:
         for hours in run_jobs(functools.partial(_make, out, render), missing, workers):
             bar.update(hours)
     return len(missing)
