@@ -44,7 +44,7 @@ def render_documents(
     shown = {"bar_format": layout, "mininterval": redraw_seconds(), "disable": not progress}
     with tqdm(total=total, initial=total - left, **shown) as bar:
         for hours in run_jobs(functools.partial(_make, out, render), missing, workers):
-            bar.update(hours)
+            bar.update(min(hours, total - bar.n))  # rounding would take it past its end
     return len(missing)
 
 
