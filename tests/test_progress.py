@@ -7,11 +7,13 @@ import re
 import sys
 import termios
 import threading
+import warnings
 from pathlib import Path
 
 import pytest
 from synthetic import markov_dataset, tiny_config
 
+from wgpt_jax.prepare import progress as corpus_progress
 from wgpt_jax.training import progress as progress_module
 from wgpt_jax.training.loop import train
 from wgpt_jax.training.progress import Progress
@@ -151,3 +153,24 @@ def test_training_on_a_terminal_is_a_bar_with_the_evaluations_above(data, tmp_pa
     out = capsys.readouterr().out
     assert not re.search(r"^step \d+ of", out, re.M) and "\r" not in out
     assert len(re.findall(r"^step (?:6|12): validation NLL ", out, re.M)) == 2
+
+
+def test_a_corpus_in_the_making_is_a_bar_that_rounding_does_not_take_past_its_end(monkeypatch):
+    terminal = Terminal(monkeypatch)
+    with warnings.catch_warnings(action="error"), corpus_progress.show_made(1.0, 0.25, "h", 2, True) as note:
+        note(0.5)
+        note(0.25 + 1e-9)
+    assert "1.00/1.00 h" in terminal.text()
+
+
+def test_a_corpus_in_the_making_is_a_line_a_minute_in_a_log(clock, monkeypatch, capsys):
+    monkeypatch.setattr(corpus_progress, "time", clock)
+    with corpus_progress.show_made(10, 0, "clips", 0, True) as note:
+        for _ in range(10):
+            clock.now += 20
+            note(1)
+    assert capsys.readouterr().err.split("\n") == [*(f"made {count} of 10 clips" for count in (4, 7, 10)), ""]
+    with corpus_progress.show_made(1, 0, "clips", 0, False) as note:
+        clock.now += 100
+        note(1)
+    assert capsys.readouterr().err == ""

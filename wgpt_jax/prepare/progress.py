@@ -12,9 +12,33 @@ from tqdm import tqdm
 _REDRAW, _LINE_EVERY = 0.5, 60.0  # seconds
 
 
-def redraw_seconds() -> float:
-    """How often a bar on stderr is drawn: less in a log, where every drawing stays."""
-    return _REDRAW if sys.stderr.isatty() else _LINE_EVERY
+@contextlib.contextmanager
+def show_made(total: float, begun: float, unit: str, digits: int, shown: bool) -> Iterator[Callable[[float], None]]:
+    """Shows how much of a corpus is made.
+
+    Args:
+        total: all there is to be, in ``unit``.
+        begun: of it, what is there already.
+        unit: what is counted, as ``h``.
+        digits: behind the point.
+        shown: False shows nothing.
+
+    Yields:
+        a function that is told how much more was made.
+    """
+    terminal, next_line = sys.stderr.isatty(), time.monotonic() + _LINE_EVERY
+    layout = f"{{l_bar}}{{bar}}| {{n:.{digits}f}}/{{total:.{digits}f}} {unit} [{{elapsed}}<{{remaining}}]"
+
+    def note(more: float) -> None:
+        nonlocal begun, next_line
+        begun = min(begun + more, total)  # rounding would take it past its end
+        bar.update(begun - bar.n)
+        if shown and not terminal and time.monotonic() > next_line:
+            print(f"made {begun:.{digits}f} of {total:.{digits}f} {unit}", file=sys.stderr, flush=True)
+            next_line += _LINE_EVERY
+
+    with tqdm(total=total, initial=begun, bar_format=layout, disable=not (shown and terminal)) as bar:
+        yield note
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from wgpt_jax.errors import RequestError, WorkError
 from wgpt_jax.prepare.corpus import babble, synth, voices
@@ -15,7 +14,7 @@ from wgpt_jax.prepare.corpus.files import SAMPLE_RATE, check_folder, run_jobs, w
 from wgpt_jax.prepare.corpus.fluid import render_fluidsynth
 from wgpt_jax.prepare.corpus.plan import Clip, choose_engines, draw_voice, plan_clips
 from wgpt_jax.prepare.corpus.text import passage, read_sentences
-from wgpt_jax.prepare.progress import redraw_seconds
+from wgpt_jax.prepare.progress import show_made
 
 
 @dataclass(frozen=True)
@@ -66,12 +65,10 @@ def make_corpus(
     missing = [clip for clip in clips if not (out / clip.path).is_file()]
     jobs = [(out, clip, books) for clip in missing]
     made = 0.0
-    initial, every = len(clips) - len(jobs), redraw_seconds()
-    with tqdm(total=len(clips), initial=initial, unit="clip", mininterval=every, disable=not progress) as bar:
+    with show_made(len(clips), len(clips) - len(jobs), "clips", 0, progress) as note:
         for seconds in run_jobs(_make_clip, jobs, workers, chunk=4):
             made += seconds
-            bar.set_postfix_str(f"{made / 3600:.2f} h", refresh=False)
-            bar.update()
+            note(1)
     return CorpusSummary(engines, len(clips), len(missing), made / 3600)
 
 

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 import soundfile
-from tqdm import tqdm
 
 from wgpt_jax.errors import WorkError
 from wgpt_jax.prepare.corpus.files import check_folder, run_jobs, write_flac, write_text
 from wgpt_jax.prepare.corpus.holdout import Document
-from wgpt_jax.prepare.progress import redraw_seconds
+from wgpt_jax.prepare.progress import show_made
 
 MANIFEST = "manifest.jsonl"
 
@@ -40,11 +39,9 @@ def render_documents(
     check_folder(out)
     missing = [document for document in documents if not (out / document.path).is_file()]
     total, left = (sum(document.seconds for document in some) / 3600 for some in (documents, missing))
-    layout = "{l_bar}{bar}| {n:.2f}/{total:.2f} h [{elapsed}<{remaining}]"
-    shown = {"bar_format": layout, "mininterval": redraw_seconds(), "disable": not progress}
-    with tqdm(total=total, initial=total - left, **shown) as bar:
+    with show_made(total, total - left, "h", 2, progress) as note:
         for hours in run_jobs(functools.partial(_make, out, render), missing, workers):
-            bar.update(min(hours, total - bar.n))  # rounding would take it past its end
+            note(hours)
     return len(missing)
 
 
