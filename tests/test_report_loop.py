@@ -5,7 +5,7 @@ import scipy.stats
 from report_rows import ROWS, cells, document, lasting, loop_row
 
 from wgpt_jax.report.document import PASSAGES, make_document
-from wgpt_jax.report.loop_runs import loops_of
+from wgpt_jax.report.loop_runs import behind, loops_of
 
 NAMED = "d - a, 0.5m (synthetic, 1,000 steps), 3 seeds: difference (95 % interval)"
 COLUMNS = (
@@ -159,6 +159,11 @@ def test_closed_loops_are_compared_only_where_three_seeds_were_drawn_alike():
     assert "| a - d" not in document([*ROWS, *loops, *plain])
     for theirs in (plain[:2], [row | {"sampling": cut} for row in plain], [row | {"step": 2000} for row in plain]):
         assert "seeds: difference" not in document([*ROWS, *(lasting(row, 2000) for row in ROWS), *loops, *theirs])
+    seen = behind(plain[0], ROWS)[0]["config"]
+    fewer = seen | {"training": seen["training"] | {"batch": 1}}
+    other = [row | {"config": fewer} if row["arm"] == "a" else row for row in ROWS]
+    assert "seeds: difference" in document([*ROWS, *loops, *plain])
+    assert "seeds: difference" not in document([*other, *loops, *plain])
 
 
 def test_the_first_run_of_an_arm_has_its_spectrograms_shown_and_the_others_linked():

@@ -58,13 +58,14 @@ def between(loops: Sequence[Loop]) -> list[Between]:
     found = []
     for theirs, ours in itertools.product(arms, arms):
         first, second = (next(iter(arm.values())) for arm in (ours, theirs))
-        if first.row["mode"] == "tokens" or second.row["mode"] != "tokens" or first.how != second.how:
+        modes, alike = (first.row["mode"], second.row["mode"]), (first.rest, first.windows)
+        if modes != ("hybrid", "tokens") or alike != (second.rest, second.windows):
             continue
         seeds = sorted(ours.keys() & theirs.keys())
         if len(seeds) >= ENOUGH:
             scored = [[measures(arm[seed].row) for seed in seeds] for arm in (ours, theirs)]
             cells = (_difference(*pair) for pair in zip(*(zip(*arm, strict=True) for arm in scored), strict=True))
-            name = f"{first.letter} - {second.letter}, {first.how}, {len(seeds)} seeds: difference (95 % interval)"
+            name = f"{first.letter} - {second.letter}, {first.rest}, {len(seeds)} seeds: difference (95 % interval)"
             found.append(Between(name, tuple(cells)))
     return found
 

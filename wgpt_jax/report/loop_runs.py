@@ -19,16 +19,20 @@ class Loop:
     """Arm, size, seed and how tokens were drawn; the run's folder where no row says them."""
     label: str
     """The same with the experiment and its steps."""
-    arm: str
-    """What it has in common with the other seeds of its arm: its label without the seed."""
     plain: str
-    """The same without how tokens were drawn."""
+    """The label without the seed and without how tokens were drawn."""
     letter: str
     """The arm's name alone; empty where no row says it."""
-    how: str
-    """The rest of ``arm``: size, experiment, steps and how tokens were drawn."""
+    rest: str
+    """Size, how tokens were drawn, experiment and steps; the run's folder and how, where no row says them."""
+    windows: tuple[int, int] | None
+    """Batch and context that the run was trained with; this and the seed are None where no row says them."""
     seed: int | None
-    """None where no row says it."""
+
+    @property
+    def arm(self) -> str:
+        """What it has in common with the other seeds of its arm: its label without the seed."""
+        return f"{self.letter}, {self.rest}" if self.letter else self.rest
 
 
 def loops_of(rows: Sequence[Row]) -> list[Loop]:
@@ -85,14 +89,14 @@ def _loop(row: Row, rows: Sequence[Row]) -> Loop:
     found, how = behind(row, rows), f", {drawn(row)}" if drawn(row) else ""
     if not found:
         name = f"{Path(row['run']).name}{how}"
-        return Loop(row, name, name, f"{row['run']}{how}", row["run"], "", how, None)
+        return Loop(row, name, name, row["run"], "", f"{row['run']}{how}", None, None)
     experiments = " or ".join(sorted({run["experiment"] for run in found}))
     where = f" ({experiments}, {found[0]['config']['training']['steps']:,} steps)"
     letter, size, seed = (found[0][key] for key in ("arm", "size", "seed"))
     arm = f"{letter}, {size}"
     short = f"{arm}, seed {seed}{how}"
-    names = f"{short}{where}", f"{arm}{how}{where}", f"{arm}{where}"
-    return Loop(row, short, *names, letter, f"{size}{how}{where}", seed)
+    windows = found[0]["config"]["training"]["batch"], found[0]["config"]["data"]["context"]
+    return Loop(row, short, f"{short}{where}", f"{arm}{where}", letter, f"{size}{how}{where}", windows, seed)
 
 
 def _distinct(kinds: Sequence[tuple], *names: Sequence[str]) -> list[str]:
