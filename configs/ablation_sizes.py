@@ -3,12 +3,12 @@
     wgpt ablate configs/ablation_sizes.py --data piano=DIR --data reading=DIR --workdir runs/ablation_sizes
 
 Two pairs: a and c, as in the paper, and ac and cc, which both have a convolution over the embeddings and differ in a
-bare mel slice. The data needs the original's mel alone. The sweep is done at 0.5 M parameters; the other sizes take its
-learning rate, less by the square root of their widths, and its embedding scale, all arms alike (of arm a, a sweep at
-5 M chose 0.003 and 0.03, where the rule says 0.0037 and 0.0033). 6 to 8 runs of each arm's sweep (400 steps each, on the
-first data set, for both) and per data set 60 final ones (1000 steps, three seeds): 265 to 272 million frames for two
-data sets. A final run takes 2,048,000 frames: of two hours of audio, about 430,000 in training, that is 4.7 epochs. More
-than half of the computing is that of 10 M: a CPU wants `--sizes 0.5m 1m 2m 4m`.
+bare mel slice. The data needs the original's mel alone. The sweep is done at 0.5 M parameters; the other sizes take
+its learning rate, less by the square root of their widths, and its embedding scale, all arms alike (of arm a, a sweep
+at 5 M chose 0.003 and 0.03, where the rule says 0.0037 and 0.0033). 6 to 8 runs of each arm's sweep (400 steps each,
+on the first data set, for both) and per data set 60 final ones (1000 steps, three seeds): 265 to 272 million frames
+for two data sets. A final run takes 2,048,000 frames: of two hours of audio, about 430,000 in training, that is 4.7
+epochs. More than half of the computing is that of 10 M: a CPU wants `--sizes 0.5m 1m 2m 4m`.
 
 The paper's claim is of a token-only model of ten times the parameters: `--sizes 0.5m 5m --only size=0.5m arm=a,size=5m`
 puts one beside the hybrids of 0.5 M, with a sweep of its own.

@@ -3,8 +3,8 @@
     wgpt train configs/tokens_4m.py --data OUT --workdir runs/tokens_4m
 
 64 windows of 1024 frames, 65,536 frames a step. On v5e:2x2 (4 chips): 1.92 GiB of 15.75 per chip, at most 69 % MFU by
-the roofline (`tools/compile_for.py configs/tokens_4m.py --quick`). Its network was
-trained briefly as arm a of configs/ablation_sizes.py, with another initialisation; this file was not yet run by us.
+the roofline (`tools/compile_for.py configs/tokens_4m.py --quick`). Its network was trained briefly as arm a of
+configs/ablation_sizes.py, with another initialisation; this file was not yet run by us.
 """
 
 from wgpt_jax.sizes import experiment
