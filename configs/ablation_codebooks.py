@@ -13,8 +13,8 @@ blocks or taps of its own.
 All arms have 1 M parameters, most of them in the tables and heads of the codebooks. 6 to 8 runs of each arm's sweep
 (400 steps each, on the first data set, for both) and per data set 18 final ones (1000 steps, three seeds): 90 to 99
 million frames for two data sets. A final run takes 2,048,000 frames: of two hours of audio, about 430,000 in training,
-that is 4.7 epochs (1.2 for arm i). On an accelerator, with ten hours (2.2 million frames in training): `--sizes 4m
---batch 16 --context 1024 --steps 1300 --tune-steps 520 --eval-every 130` is 9.7 epochs.
+that is 4.7 epochs (1.2 for arm i). On an accelerator, with ten hours (2.1 million frames in training): `--sizes 4m
+--batch 16 --context 1024 --steps 1300 --tune-steps 520 --eval-every 130` is 10 epochs.
 """
 
 from wgpt_jax.ablation.arms import chosen

@@ -12,8 +12,8 @@ each arm's sweep (400 steps each, on the first data set, for both) and per data 
 seeds): 172 to 188 million frames for two data sets. A final run takes 2,048,000 frames: of two hours of audio, about
 430,000 in training, that is 4.7 epochs.
 
-An accelerator takes a larger size and ten hours (2.2 million frames in training): `--sizes 4m --batch 16 --context 1024
---steps 1300 --tune-steps 520 --eval-every 130` is 9.7 epochs. The dry run says how many it is on the data at hand; with
+An accelerator takes a larger size and ten hours (2.1 million frames in training): `--sizes 4m --batch 16 --context 1024
+--steps 1300 --tune-steps 520 --eval-every 130` is 10 epochs. The dry run says how many it is on the data at hand; with
 many more a comparison is of overfitting.
 """
 

@@ -13,8 +13,8 @@ epochs. More than half of the computing is that of 10 M: a CPU wants `--sizes 0.
 The paper's claim is of a token-only model of ten times the parameters: `--sizes 0.5m 5m --only size=0.5m arm=a,size=5m`
 puts one beside the hybrids of 0.5 M, with a sweep of its own.
 
-An accelerator goes on to 40 M with ten hours (2.2 million frames in training): `--sizes 0.5m 1m 2m 4m 10m 40m --batch
-16 --context 1024 --steps 1300 --tune-steps 520 --eval-every 130` is 9.7 epochs (40m has a sweep of its own).
+An accelerator goes on to 40 M with ten hours (2.1 million frames in training): `--sizes 0.5m 1m 2m 4m 10m 40m --batch
+16 --context 1024 --steps 1300 --tune-steps 520 --eval-every 130` is 10 epochs (40m has a sweep of its own).
 """
 
 import dataclasses
