@@ -197,6 +197,16 @@ def test_rows_that_were_scored_on_other_documents_are_refused(run_grid, data, tm
         run_grid(data={"m": tmp_path / "other"}, only=["arm=a"])
 
 
+def test_rows_that_do_not_say_what_they_were_scored_on_are_refused(run_grid, tmp_path):
+    run_grid(only=["arm=a"])
+    results = next(tmp_path.rglob("results.jsonl"))
+    rows = [json.loads(line) for line in results.read_text().splitlines()]
+    older = [{key: value for key, value in row.items() if key != "scored_fingerprint"} for row in rows]
+    results.write_text("".join(f"{json.dumps(row)}\n" for row in older))
+    with pytest.raises(RequestError, match="of an earlier version: no scored_fingerprint"):
+        run_grid(only=["arm=a"])
+
+
 def test_a_run_that_was_begun_with_other_steps_does_not_go_on(data, tmp_path):
     begun = Config(training=TrainingConfig(steps=20_000))
     write_run(tmp_path / "run", new_run(begun, load_index(data), {}))

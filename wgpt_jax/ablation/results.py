@@ -119,6 +119,8 @@ def check_unchanged(
     if changed := changes(config_from_dict(row["config"]), config):
         raise RequestError(f"{path} has {name} of another configuration: {changed}; {remedy}")
     for split, key in (("train", "data_fingerprint"), (row["split"], "scored_fingerprint")):
+        if key not in row:
+            raise RequestError(f"{path} has {name} of an earlier version: no {key} says what it was made on; {remedy}")
         if row[key] != fingerprints[split]:
             raise RequestError(
                 f"{path} has {name} on other data ({split} shards {row[key]}, now {fingerprints[split]}; the same "
