@@ -100,12 +100,16 @@ def mean_over_seeds(rows: Sequence[Row], *, total: bool = True) -> Estimate:
         total: nats of all output codebooks per frame; False: of the coarse token.
     """
     nats, frames = nats_of(rows, total=total)
-    values = nats.sum(axis=1) / frames.sum()
+    return student_over_seeds(nats.sum(axis=1) / frames.sum(), len(frames))
+
+
+def student_over_seeds(values: np.ndarray, groups: int) -> Estimate:
+    """Mean of what each seed gave, float [S], and Student's 95 % interval; ``groups`` documents were scored."""
     mean, n = float(values.mean()), len(values)
     if n < 2:
-        return Estimate(mean, None, None, n, len(frames))
+        return Estimate(mean, None, None, n, groups)
     half = float(stdtrit(n - 1, 0.975)) * float(values.std(ddof=1)) / math.sqrt(n)
-    return Estimate(mean, mean - half, mean + half, n, len(frames))
+    return Estimate(mean, mean - half, mean + half, n, groups)
 
 
 def paired_difference(

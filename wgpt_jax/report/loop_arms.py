@@ -1,26 +1,15 @@
 """Closed loops of an arm over its seeds, and of two arms over the seeds that both have."""
 
-import dataclasses
 import itertools
-import math
 import statistics
 from collections.abc import Callable, Hashable, Sequence
 
-from scipy.special import stdtrit
+import numpy as np
 
-from wgpt_jax.ablation.analysis import ENOUGH
+from wgpt_jax.ablation.analysis import ENOUGH, student_over_seeds
 from wgpt_jax.report.loop_measures import Measure, measures, with_error
 from wgpt_jax.report.loop_runs import Loop
-
-
-@dataclasses.dataclass(frozen=True)
-class Between:
-    """How much more one arm scored than another, of each measure."""
-
-    name: str
-    """The pair, as ``d - a``, what both have in common, and how many seeds."""
-    cells: tuple[str, ...]
-    """The difference and its 95 % interval; bold where that leaves zero out."""
+from wgpt_jax.report.numbers import in_brief
 
 
 def together(loops: Sequence[Loop], key: Callable[[Loop], Hashable]) -> list[list[Loop]]:
@@ -48,8 +37,10 @@ def over_seeds(found: Sequence[Measure]) -> str:
     return with_error(statistics.fmean(values), statistics.stdev(values), found[0].digits)
 
 
-def between(loops: Sequence[Loop]) -> list[Between]:
+def between(loops: Sequence[Loop]) -> list[tuple[str, list[str]]]:
     """Hybrid arms minus token-only ones that were trained and drawn from alike, where enough seeds are in common.
+
+    Of each pair its name and, for each measure, the difference with its 95 % interval, bold where that leaves zero out.
 
     The interval is Student's over the seeds that both have, each a run and its samples, beside the same held-out
     documents: of what other seeds and samples would give, not of what other documents would.
@@ -63,17 +54,15 @@ def between(loops: Sequence[Loop]) -> list[Between]:
             continue
         seeds = sorted(ours.keys() & theirs.keys())
         if len(seeds) >= ENOUGH:
-            scored = [[measures(arm[seed].row) for seed in seeds] for arm in (ours, theirs)]
-            cells = (_difference(*pair) for pair in zip(*(zip(*arm, strict=True) for arm in scored), strict=True))
+            pairs = [zip(measures(ours[seed].row), measures(theirs[seed].row), strict=True) for seed in seeds]
+            cells = [_difference(column, first.row["documents"]) for column in zip(*pairs, strict=True)]
             name = f"{first.letter} - {second.letter}, {first.rest}, {len(seeds)} seeds: difference (95 % interval)"
-            found.append(Between(name, tuple(cells)))
+            found.append((name, cells))
     return found
 
 
-def _difference(ours: Sequence[Measure], theirs: Sequence[Measure]) -> str:
-    """Mean of the differences of each seed, with Student's interval."""
-    apart = [one.excess - other.excess for one, other in zip(ours, theirs, strict=True)]
-    mean, digits = statistics.fmean(apart), ours[0].digits
-    half = float(stdtrit(len(apart) - 1, 0.975)) * statistics.stdev(apart) / math.sqrt(len(apart))
-    said = f"{mean:+.{digits}f} ({mean - half:+.{digits}f} to {mean + half:+.{digits}f})"
-    return f"**{said}**" if abs(mean) > half else said
+def _difference(pairs: Sequence[tuple[Measure, Measure]], documents: int) -> str:
+    """Mean over seeds of one arm's measure minus the other's, with Student's interval."""
+    apart = student_over_seeds(np.array([ours.excess - theirs.excess for ours, theirs in pairs]), documents)
+    said = in_brief(apart, pairs[0][0].digits)
+    return f"**{said}**" if apart.decided else said

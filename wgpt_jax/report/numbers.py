@@ -30,9 +30,10 @@ def interval(estimate: Estimate, digits: int = 3) -> str:
     return f"{estimate.low:+.{digits}f} to {estimate.high:+.{digits}f}"
 
 
-def in_brief(estimate: Estimate) -> str:
+def in_brief(estimate: Estimate, digits: int = 3) -> str:
     """A difference with its interval in brackets."""
-    return f"{signed(estimate)} ({interval(estimate)})" if estimate.low is not None else signed(estimate)
+    said = signed(estimate, digits)
+    return f"{said} ({interval(estimate, digits)})" if estimate.low is not None else said
 
 
 def counted(number: int, what: str) -> str:

@@ -78,7 +78,7 @@ def _table(loops: Sequence[Loop]) -> list[str]:
         if several(arm):
             spread = [over_seeds(column) for column in zip(*each, strict=True)]
             cells.append([f"{arm[0].arm}, mean of {len(arm)} seeds +- their deviation", arm[0].row["mode"], *spread])
-    cells += [[found.name, "", *found.cells] for found in between(loops)]
+    cells += [[name, "", *apart] for name, apart in between(loops)]
     return table(("run", "mode", *(column[0].name for column in columns)), cells)
 
 
