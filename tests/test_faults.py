@@ -234,6 +234,9 @@ def test_a_flipped_bit_in_any_large_file_of_a_checkpoint_is_noticed(folder, half
     abstract = abstract_state(config, make_optimizer(config.optimizer, 30), make_mesh(config.mesh))
     files = [path for path in (half / "checkpoints/12").rglob("d/*") if path.stat().st_size > 1000]
     rng, tried, told = np.random.default_rng(0), 0, []
+    with Checkpoints(half / "checkpoints", config.checkpoint) as checkpoints:
+        saved, _, _ = checkpoints.restore_latest(abstract, told.append)
+    assert int(saved.step) == 12 and not told
     for number, file in enumerate(files):
         for place in rng.choice(file.stat().st_size, 3, replace=False):
             run = tmp_path / f"{number}-{place}"
@@ -248,9 +251,11 @@ def test_a_flipped_bit_in_any_large_file_of_a_checkpoint_is_noticed(folder, half
             tried += 1
             told += said
             # Either it is noticed, or the bit is in no array that is read: then all of it is what was saved.
-            assert int(state.step) == (10 if said else 12)
-            assert meta["step"] == int(state.step)
-    assert tried >= 6 and len(told) >= tried / 2, "the flips must hit something"
+            assert int(state.step) == meta["step"] == (10 if said else 12)
+            if not said:
+                jax.tree.map(np.testing.assert_array_equal, state, saved)
+    # Not a half: how many copies of an array Orbax leaves unread in its files differs from one save to the next.
+    assert tried >= 6 and len(told) >= tried / 4, "the flips must hit something"
 
 
 def test_a_data_position_that_changed_is_noticed(folder, half, tmp_path):

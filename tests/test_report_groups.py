@@ -103,7 +103,8 @@ def test_what_is_missing_is_told_by_the_grids_own_file_whatever_the_runs_length(
     rows = [row | {"experiment": "ablation_sizes"} for row in ROWS if row["seed"] < 2]
     group = make_groups(rows)[0]
     grid = group.missing()
-    assert grid == "all of 1m; all of 2m; all of 4m; ac and cc at 0.5m; seed 2 of a at 0.5m; seed 2 of c at 0.5m"
+    sizes = "all of 1m; all of 2m; all of 4m; all of 10m"
+    assert grid == f"{sizes}; ac and cc at 0.5m; seed 2 of a at 0.5m; seed 2 of c at 0.5m"
     text = document([*rows, data_row(), data_row(data="reading", data_fingerprint="f" * 16)])
     assert f"- ablation_sizes, piano: {grid}\n" in text and "- ablation_sizes: nothing on reading\n" in text
     longer = document([lasting(row, 2000) for row in rows])
