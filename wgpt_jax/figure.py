@@ -6,6 +6,7 @@ Two versions of matplotlib draw different pixels, so a picture is compared by th
 import dataclasses
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +19,8 @@ from PIL import Image
 
 STAMP = "Numbers"
 """Key of the PNG's text that holds the digest."""
+_INSIDE = 5
+"""Entries of a legend that fit beside the lines; a longer one goes below the axes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,9 +77,16 @@ class Figure:
             OSError: if it cannot be written.
         """
         count = len(self.panels)
-        figure, axes = plt.subplots(1, count, figsize=(5.5 * count + 1, 4.2), layout="constrained", squeeze=False)
+        below = sum(math.ceil(n / count) for n in map(_entries, self.panels) if n > _INSIDE)
+        size = (5.5 * count + 1, 4.2 + 0.2 * below)
+        figure, axes = plt.subplots(1, count, figsize=size, layout="constrained", squeeze=False)
         for panel, place in zip(self.panels, axes[0], strict=True):
             _draw(panel, place)
+            options = {"frameon": False, "fontsize": 8}
+            if _entries(panel) > _INSIDE:
+                figure.legend(*place.get_legend_handles_labels(), loc="outside lower center", ncols=count, **options)
+            elif _entries(panel):
+                place.legend(**options)
         figure.savefig(out, dpi=90, metadata={STAMP: self.digest()})
         plt.close(figure)
 
@@ -98,6 +108,11 @@ def _rounded(value: object) -> object:
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
+def _entries(panel: Panel) -> int:
+    """Of its legend."""
+    return sum(bool(series.label) for series in panel.series)
+
+
 def _draw(panel: Panel, axes: Axes) -> None:
     if panel.diagonal:
         axes.plot((0, 1), (0, 1), color="0.6", linestyle=":", linewidth=1)
@@ -116,5 +131,3 @@ def _draw(panel: Panel, axes: Axes) -> None:
     axes.set(xlabel=panel.xlabel, ylabel=panel.ylabel)
     axes.set_title(panel.title, fontsize=10, parse_math=False)
     axes.grid(alpha=0.25)
-    if any(series.label for series in panel.series):
-        axes.legend(frameon=False, fontsize=8)
