@@ -86,6 +86,10 @@ class Figure:
             if _entries(panel) > _INSIDE:
                 figure.legend(*place.get_legend_handles_labels(), loc="outside lower center", ncols=count, **options)
             elif _entries(panel):
+                if any(series.half for series in panel.series):
+                    # matplotlib looks for a place off the lines, but not off their error bars.
+                    low, high = place.get_ylim()
+                    place.set_ylim(low, high + 0.06 * (_entries(panel) + 1) * (high - low))
                 place.legend(**options)
         figure.savefig(out, dpi=90, metadata={STAMP: self.digest()})
         plt.close(figure)
