@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib import pyplot as plt
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from report_rows import (
@@ -360,6 +361,22 @@ def test_a_figures_digest_follows_every_number_to_six_digits():
         return Figure("f", "caption", (Panel("t", "x", "y", (Series("a", (1.0, 2.0), (y, 3.0)),)),)).digest()
 
     assert figure(1.0) == figure(1.0 + 1e-9) != figure(1.00001)
+
+
+@pytest.mark.parametrize("entries", [3, 9])
+def test_a_legend_lies_on_no_line(tmp_path, monkeypatch, entries):
+    x = tuple(np.linspace(0, 1, 30).tolist())
+    lines = tuple(Series(f"arm {n}", x, (float(n),) * 30, (2.0,) * 30, colour=n) for n in range(entries))
+    monkeypatch.setattr(plt, "close", lambda figure: None)
+    Figure("f", "caption", (Panel("t", "x", "y", lines),)).draw(tmp_path / "f.png")
+    figure = plt.gcf()
+    axes = figure.axes[0]
+    legend = (figure.legends or [axes.get_legend()])[0]
+    assert len(legend.get_texts()) == entries
+    taken = [(x, y + up) for line in lines for x, y in zip(line.x, line.y, strict=True) for up in (-2, 2)]
+    assert not any(legend.get_window_extent().contains(*point) for point in axes.transData.transform(taken))
+    monkeypatch.undo()
+    plt.close(figure)
 
 
 # Model cards
