@@ -363,20 +363,33 @@ def test_a_figures_digest_follows_every_number_to_six_digits():
     assert figure(1.0) == figure(1.0 + 1e-9) != figure(1.00001)
 
 
-@pytest.mark.parametrize("entries", [3, 9])
-def test_a_legend_lies_on_no_line(tmp_path, monkeypatch, entries):
-    x = tuple(np.linspace(0, 1, 30).tolist())
-    lines = tuple(Series(f"arm {n}", x, (float(n),) * 30, (2.0,) * 30, colour=n) for n in range(entries))
+@pytest.mark.parametrize("counts", [[3], [5], [6], [9], [0, 0, 9], [4, 5], [9, 9], [7, 3]], ids=str)
+def test_a_legend_lies_on_no_line_and_on_no_other_legend(tmp_path, monkeypatch, counts: list[int]):
+    def panel(count: int) -> Panel:
+        x = tuple(np.linspace(0, 1, 30).tolist())
+        lines = [Series(f"arm {n}", x, (float(n),) * 30, (2.0,) * 30, colour=n) for n in range(count)]
+        return Panel("t", "x", "y", tuple(lines) or (Series("", x, x),))
+
+    panels = tuple(map(panel, counts))
     monkeypatch.setattr(plt, "close", lambda figure: None)
-    Figure("f", "caption", (Panel("t", "x", "y", lines),)).draw(tmp_path / "f.png")
-    figure = plt.gcf()
-    axes = figure.axes[0]
-    legend = (figure.legends or [axes.get_legend()])[0]
-    assert len(legend.get_texts()) == entries
-    taken = [(x, y + up) for line in lines for x, y in zip(line.x, line.y, strict=True) for up in (-2, 2)]
-    assert not any(legend.get_window_extent().contains(*point) for point in axes.transData.transform(taken))
+    Figure("f", "caption", panels).draw(tmp_path / "f.png")
     monkeypatch.undo()
+    figure = plt.gcf()
+    legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes if axes.get_legend())]
+    boxes = [legend.get_window_extent() for legend in legends]
+    taken = [
+        axes.transData.transform((x, y + up))
+        for axes, shown in zip(figure.axes, panels, strict=True)
+        for line in shown.series
+        for x, y in zip(line.x, line.y, strict=True)
+        for up in (-2, 0, 2)
+        if line.half or not up
+    ]
     plt.close(figure)
+    assert sorted(len(legend.get_texts()) for legend in legends) == sorted(filter(None, counts))
+    assert not any(box.contains(*point) for box in boxes for point in taken)
+    assert not any(box.overlaps(other) for n, box in enumerate(boxes) for other in boxes[:n])
+    assert all(figure.bbox.padded(1).contains(*corner) for box in boxes for corner in box.corners())
 
 
 # Model cards

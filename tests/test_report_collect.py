@@ -145,6 +145,8 @@ def test_a_picture_with_a_folder_in_its_title_is_left_out_and_told(left, capsys)
 
 def test_a_name_for_a_folder_is_explained_where_rows_know_it():
     work = run_row("d", command="wgpt ablate c.py --workdir WORK") | {"renamed": ["WORK", "ELSE"]}
-    loop = loop_row() | {"run": "RUNS/piano-a-0.5m-seed1", "renamed": ["RUNS"]}
+    command = "python tools/closed_loop_quality.py RUNS/piano-a-0.5m-seed1 --data piano --out LOOPS/a"
+    loop = loop_row() | {"run": "RUNS/piano-a-0.5m-seed1", "command": command, "renamed": ["LOOPS", "RUNS"]}
     text = document([*ROWS[:3], work, loop])
-    assert "- ELSE: not recorded\n- RUNS: runs of synthetic\n- WORK: runs of synthetic" in text
+    loops = "- LOOPS: closed loops, as they were measured\n"
+    assert f"- ELSE: not recorded\n{loops}- RUNS: runs of synthetic\n- WORK: runs of synthetic" in text

@@ -77,14 +77,20 @@ class Figure:
             OSError: if it cannot be written.
         """
         count = len(self.panels)
-        below = sum(math.ceil(n / count) for n in map(_entries, self.panels) if n > _INSIDE)
+        entries = [_entries(panel) for panel in self.panels]
+        # A legend of one panel alone is that of the whole figure.
+        shared = sum(map(bool, entries)) == 1
+        columns = count if shared else 1
+        below = math.ceil(max(entries) / columns) if max(entries) > _INSIDE else 0
         size = (5.5 * count + 1, 4.2 + 0.2 * below)
         figure, axes = plt.subplots(1, count, figsize=size, layout="constrained", squeeze=False)
         for panel, place in zip(self.panels, axes[0], strict=True):
             _draw(panel, place)
             options = {"frameon": False, "fontsize": 8}
-            if _entries(panel) > _INSIDE:
-                figure.legend(*place.get_legend_handles_labels(), loc="outside lower center", ncols=count, **options)
+            if _entries(panel) > _INSIDE and shared:
+                figure.legend(*place.get_legend_handles_labels(), loc="outside lower center", ncols=columns, **options)
+            elif _entries(panel) > _INSIDE:
+                place.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), **options)
             elif _entries(panel):
                 if any(series.half for series in panel.series):
                     # matplotlib looks for a place off the lines, but not off their error bars.

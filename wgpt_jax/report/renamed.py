@@ -25,4 +25,8 @@ def _meaning(name: str, rows: Sequence[Row]) -> str:
     experiments = {run["experiment"] for row in loops for run in behind(row, rows)}
     work = re.compile(rf"--workdir {re.escape(name)}(?![\w.-])")
     experiments |= {row["experiment"] for row in of_kind(rows, "run") if work.search(row.get("command") or "")}
-    return f"runs of {listed(sorted(experiments))}" if experiments else "not recorded"
+    if experiments:
+        return f"runs of {listed(sorted(experiments))}"
+    out = re.compile(rf"--out {re.escape(name)}(?![\w.-])")
+    measured = any(out.search(row["command"]) for row in of_kind(rows, "closed_loop"))
+    return "closed loops, as they were measured" if measured else "not recorded"
